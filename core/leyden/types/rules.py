@@ -1,4 +1,4 @@
-"""The lines of ``docs/spec/checklist.md`` as rules: ``C_088`` is line C-088. Import the rule, name it in ``require``."""
+"""The lines of ``docs/spec/checklist.md`` as rules: ``C_088`` is line C-088; name them in ``require``."""
 
 from leyden.types.errors import Reaction, rule
 
