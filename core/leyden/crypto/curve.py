@@ -243,7 +243,7 @@ def ecdh(secret: bytes, pubkey: bytes) -> bytes:
 
 
 def ecdsa_sign(secret: bytes, digest: bytes) -> bytes:
-    """A 64-byte compact low-S signature, nonce by plain RFC 6979 without low-R grinding; ``CryptoError`` on a bad secret.
+    """A 64-byte compact low-S signature, nonce by plain RFC 6979, no low-R grinding; ``CryptoError`` on a bad secret.
 
     The same key and digest give the same bytes in every implementation that does the same, hardware included.
     """
