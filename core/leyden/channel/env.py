@@ -1,0 +1,87 @@
+"""What a step may know of the world: time, height, fees, policy, fresh entropy. Frozen; made by the shell each turn."""
+
+import msgspec
+
+from leyden.crypto import sha256
+from leyden.types import BlockHeight, CltvDelta, FeeRatePerKw, Msat, NodeId, Sat
+from leyden.wire.features import Features
+
+
+class FeeRates(msgspec.Struct, frozen=True, kw_only=True):
+    """One feerate for each ``FeeTarget``, in sat per 1000 weight units."""
+
+    maximum: FeeRatePerKw = FeeRatePerKw(25_000)
+    urgent_sweep: FeeRatePerKw = FeeRatePerKw(5_000)
+    min_allowed_anchor_remote: FeeRatePerKw = FeeRatePerKw(253)
+    anchor_channel: FeeRatePerKw = FeeRatePerKw(500)
+    close_minimum: FeeRatePerKw = FeeRatePerKw(500)
+    sweep: FeeRatePerKw = FeeRatePerKw(1_000)
+    funding: FeeRatePerKw = FeeRatePerKw(1_000)
+
+
+class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Our terms and limits. Terms that stand in opening messages are fixed for a channel when it is opened."""
+
+    # terms we offer
+    dust_limit: Sat = Sat(354)
+    reserve_per_mille: int = 10
+    """Share of the capacity that the peer must keep (``channel_reserve_satoshis``), 1/1000."""
+    min_reserve: Sat = Sat(1_000)
+    to_self_delay: CltvDelta = CltvDelta(144)
+    htlc_minimum_msat: Msat = Msat(1)
+    max_in_flight_percent: int = 100
+    """Share of the capacity that the peer may have in flight to us."""
+    max_accepted_htlcs: int = 50
+    minimum_depth: int = 6
+    announce: bool = False
+    # terms we accept
+    min_funding: Sat = Sat(20_000)
+    max_funding: Sat = Sat(16_777_215)
+    """Largest channel without ``option_support_large_channel``; with it ``max_large_funding`` binds."""
+    max_large_funding: Sat = Sat(10_0000_0000)
+    max_remote_dust_limit: Sat = Sat(10_000)
+    max_to_self_delay: CltvDelta = CltvDelta(2_016)
+    max_minimum_depth: int = 144
+    max_reserve_percent: int = 20
+    trust_zero_conf: bool = False
+    # fees
+    min_feerate: FeeRatePerKw = FeeRatePerKw(253)
+    max_feerate_factor: int = 10
+    """A peer's feerate may be at most this multiple of our ``maximum`` estimate."""
+    fee_spike_multiple: int = 2
+    close_fee_multiple: int = 5
+    """The largest closing fee we agree to as a fundee or propose as a funder is this multiple of our target."""
+    # limits
+    max_dust_exposure_msat: Msat = Msat(5_000_000)
+    offered_htlc_grace: int = 3
+    fulfilled_htlc_margin: int = 18
+    """Close when an HTLC that we fulfilled is still there this many blocks before its expiry."""
+    claim_margin: int = 36
+    """Deliver no HTLC for fulfilment that expires sooner than this; the shell fails it instead."""
+    funding_timeout: int = 2_016
+    irrevocable_depth: int = 6
+    signer_retry_seconds: int = 5
+    closing_timeout_seconds: int = 120
+
+
+class Env(msgspec.Struct, frozen=True, kw_only=True):
+    """The world as one step sees it. ``now`` is unix seconds; ``entropy`` is 32 fresh random bytes for each step.
+
+    ``features`` are those negotiated with ``peer`` (bits that both offered). Scripts are ours: where shutdowns and
+    sweeps pay to.
+    """
+
+    now: int
+    height: BlockHeight
+    feerates: FeeRates
+    policy: ChannelPolicy
+    entropy: bytes
+    chain_hash: bytes
+    features: Features
+    peer: NodeId
+    shutdown_script: bytes
+    sweep_script: bytes
+
+    def draw(self, label: bytes) -> bytes:
+        """32 random bytes for one purpose of this step."""
+        return sha256(self.entropy + label)
