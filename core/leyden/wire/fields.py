@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from leyden.crypto import is_valid_point
 from leyden.types import MAX_MONEY_MSAT, MAX_MONEY_SAT
 from leyden.types.rules import C_131, C_134, C_135, C_136
 from leyden.wire.errors import EncodeError, Malformed, refuse
@@ -278,8 +279,6 @@ class SciddirOrPubkey(Field[bytes]):
 
 
 def _check_point(value: bytes) -> None:
-    from leyden.crypto import is_valid_point
-
     if not is_valid_point(value):
         refuse(C_136, "not a valid compressed public key", offered=value)
 

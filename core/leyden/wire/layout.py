@@ -31,7 +31,7 @@ import msgspec
 
 from leyden.types.rules import C_127
 from leyden.wire.errors import EncodeError, Malformed, refuse
-from leyden.wire.fields import Field
+from leyden.wire.fields import Bytes, Field
 from leyden.wire.tlv import Record, TlvCodec, UnknownKeeper
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -45,7 +45,7 @@ _CODECS: dict[type, "StructCodec[Any]"] = {}
 class StructCodec(Generic[S]):
     """Encoder and decoder of one declared class; ``encode`` and ``decode`` are the whole value, nothing behind it."""
 
-    __slots__ = ("_emitters", "_takers", "cls", "fields", "records", "size", "tlv")
+    __slots__ = ("_emitters", "cls", "fields", "records", "size", "takers", "tlv")
 
     def __init__(self, cls: type[S]) -> None:
         self.cls = cls
@@ -54,11 +54,11 @@ class StructCodec(Generic[S]):
         sizes = [field.size for _, field in self.fields]
         self.size: int | None = None if self.tlv or None in sizes else sum(size or 0 for size in sizes)
         self._emitters: list[_Emit] = []
-        self._takers: list[_Take] = []
+        self.takers: list[_Take] = []
         for run in _runs(self.fields):
             emit, take = _fixed_run(run) if run[0][1].format is not None else _single(*run[0])
             self._emitters.append(emit)
-            self._takers.append(take)
+            self.takers.append(take)
 
     def write(self, value: S) -> bytes:
         """Fields, then records."""
@@ -73,7 +73,7 @@ class StructCodec(Generic[S]):
     def read(self, data: bytes, offset: int, end: int) -> tuple[S, int]:
         """A value out of the middle of ``data``; records, if declared, reach to ``end``."""
         values: dict[str, Any] = {}
-        for take in self._takers:
+        for take in self.takers:
             offset = take(data, offset, end, values)
         if self.tlv is not None:
             self.tlv.read(data, offset, end, values)
@@ -92,18 +92,23 @@ class StructCodec(Generic[S]):
         return value
 
 
+def register(cls: type[S]) -> StructCodec[S]:
+    """Compile the declaration of ``cls`` and remember it."""
+    codec = _CODECS[cls] = StructCodec(cls)
+    return codec
+
+
 def wire_struct(cls: type[S]) -> type[S]:
     """Class decorator: compile the declaration at once, so that a mistake in it fails at import."""
-    _CODECS[cls] = StructCodec(cls)
+    register(cls)
     return cls
 
 
 def tlv_struct(cls: type[S]) -> type[S]:
     """``wire_struct`` for a pure TLV stream (stored records, onion payloads)."""
-    codec = StructCodec(cls)
+    codec = register(cls)
     if codec.fields:
         raise TypeError(f"{cls.__name__}.{codec.fields[0][0]} has no TLV number")
-    _CODECS[cls] = codec
     return cls
 
 
@@ -167,23 +172,29 @@ class ListOf(Field[tuple[Any, ...]]):
             raise EncodeError(f"{len(value)} items do not fit {self.name}") from error
 
     def read(self, data: bytes, offset: int, end: int) -> tuple[tuple[Any, ...], int]:
+        count = self.count
+        if self.prefix:
+            if offset + self.prefix > end:
+                raise Malformed("count cut short")
+            count = int.from_bytes(data[offset : offset + self.prefix], "big")
+            offset += self.prefix
+        if isinstance(self.item, Bytes) and self.item.check_read is None:
+            return self._read_bytes(data, offset, end, count)
         read = self.item.read
-        items = []
-        if self.prefix or self.count is not None:
-            count = self.count
-            if count is None:
-                if offset + self.prefix > end:
-                    raise Malformed("count cut short")
-                count = int.from_bytes(data[offset : offset + self.prefix], "big")
-                offset += self.prefix
-            for _ in range(count):
-                item, offset = read(data, offset, end)
-                items.append(item)
-        else:
-            while offset < end:
-                item, offset = read(data, offset, end)
-                items.append(item)
+        items: list[Any] = []
+        # Every item takes at least one byte, so a lying count ends at once.
+        while offset < end if count is None else len(items) < count:
+            item, offset = read(data, offset, end)
+            items.append(item)
         return tuple(items), offset
+
+    def _read_bytes(self, data: bytes, offset: int, end: int, count: int | None) -> tuple[tuple[bytes, ...], int]:
+        """Slices of equal length: up to 483 signatures come this way."""
+        size = self.item.size or 1
+        stop = end if count is None else offset + count * size
+        if stop > end or (stop - offset) % size:
+            raise Malformed(f"{self.item.name} cut short")
+        return tuple([data[i : i + size] for i in range(offset, stop, size)]), stop
 
 
 def nested(cls: type[S]) -> Field[S]:

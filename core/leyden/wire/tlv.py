@@ -12,6 +12,7 @@ import msgspec
 
 from leyden.types.rules import C_127, C_129, C_130, C_131, C_132, C_133
 from leyden.wire.errors import EncodeError, Malformed, WireError, refuse
+from leyden.wire.features import Feature
 from leyden.wire.fields import Field, Flag, read_bigsize, write_bigsize
 
 FIRST_CUSTOM_RECORD = 1 << 16
@@ -31,7 +32,9 @@ class Record:
 
     __slots__ = ("default", "field", "name", "needs", "type")
 
-    def __init__(self, type: int, field: Field[Any], needs: object = None, name: str = "", default: Any = None) -> None:
+    def __init__(
+        self, type: int, field: Field[Any], needs: Feature | None = None, name: str = "", default: Any = None
+    ) -> None:
         self.type = type
         self.field = field
         self.needs = needs
@@ -45,19 +48,16 @@ class Record:
 class UnknownKeeper:
     """Mark of the attribute that keeps unknown records; see ``keep_unknown``."""
 
-    __slots__ = ("even_from",)
-
-    def __init__(self, even_from: int | None = None) -> None:
-        self.even_from = even_from
+    __slots__ = ()
 
 
-def tlv(type: int, field: Field[Any], *, needs: object = None) -> Record:
+def tlv(type: int, field: Field[Any], *, needs: Feature | None = None) -> Record:
     """The attribute is TLV record ``type``; it is absent from the stream while it equals its default."""
     return Record(type, field, needs)
 
 
 keep_unknown = UnknownKeeper()
-"""``unknown: Annotated[tuple[UnknownRecord, ...], keep_unknown] = ()`` keeps unknown odd records and writes them back."""
+"""``unknown: Annotated[tuple[UnknownRecord, ...], keep_unknown] = ()`` keeps odd ones and writes them back."""
 
 
 def split_records(data: bytes, offset: int = 0, end: int | None = None) -> list[tuple[int, int, int, int]]:
@@ -89,17 +89,22 @@ class TlvCodec:
     __slots__ = ("_by_type", "_defaults", "_get", "_keeper", "_required", "_writers", "name")
 
     def __init__(self, name: str, records: list[Record], keeper: str | None) -> None:
-        types = [record.type for record in records]
-        if types != sorted(set(types)):
-            raise TypeError(f"{name}: TLV numbers do not increase: {types}")
+        records = sorted(records, key=lambda record: record.type)
+        if len({record.type for record in records}) != len(records):
+            raise TypeError(f"{name}: a TLV number is given twice")
         self.name = name
         self._keeper = keeper
         self._by_type = {r.type: (r.name, r.field) for r in records}
         self._required = [r.name for r in records if r.default is msgspec.NODEFAULT]
         self._defaults = tuple(r.default for r in records)
         self._writers = [_record_writer(r) for r in records]
-        get = attrgetter(*[r.name for r in records])
-        self._get: Callable[[Any], tuple[Any, ...]] = get if len(records) > 1 else lambda value: (get(value),)
+        names = [r.name for r in records]
+        get = attrgetter(*names) if names else None
+        self._get: Callable[[Any], tuple[Any, ...]]
+        if get is None:
+            self._get = lambda value: ()
+        else:
+            self._get = get if len(names) > 1 else lambda value: (get(value),)
 
     def write(self, value: Any) -> bytes:
         values = self._get(value)
