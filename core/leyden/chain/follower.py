@@ -1,0 +1,269 @@
+"""Putting what any chain source sends into strict order.
+
+``step(follower, input) -> (follower', outputs)`` is pure. A block comes out once, on top of the one before it; blocks
+leave by one ``BlocksDisconnected`` to the fork point. Duplicates vanish, gaps ask the source to start again from our
+locator, lies are reported as ``SourceFault`` and change nothing. The caller stores ``records(old, new)`` in the commit
+of the turn that absorbed the outputs.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from leyden.bitcoin import Network, merkle_root
+from leyden.chain.errors import ChainSourceError
+from leyden.chain.headers import HeaderChain
+from leyden.chain.headers import load as load_headers
+from leyden.chain.headers import records as header_records
+from leyden.chain.watches import WatchSet
+from leyden.hooks.types import (
+    BlockConnected,
+    BlocksDisconnected,
+    BlockTransaction,
+    ChainEvent,
+    RecordChanges,
+    SourceSynced,
+    Watch,
+)
+from leyden.types import BlockHash, BlockHeight
+
+# -- inputs besides ChainEvent -------------------------------------------------------------------------------------
+
+
+class WatchesAdded(msgspec.Struct, frozen=True, kw_only=True):
+    """The source acknowledged ``watches`` with ``active_from`` (``ChainSource.watch``); blocks from the lowest
+    ``since_height`` up to there are looked at again. Pass ``active_from`` None when the source was not asked yet or
+    sends full blocks anyway: everything from ``since_height`` to the tip is then looked at again."""
+
+    watches: tuple[Watch, ...]
+    active_from: BlockHeight | None = None
+
+
+class WatchesRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    watches: tuple[Watch, ...]
+
+
+class BlockFetched(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``FetchBlock`` (``ChainSource.get_block``)."""
+
+    block: BlockConnected
+
+
+FollowerInput = ChainEvent | WatchesAdded | WatchesRemoved | BlockFetched
+
+# -- outputs besides BlockConnected, BlocksDisconnected and SourceSynced -----------------------------------------------
+
+
+class BlockRescanned(msgspec.Struct, frozen=True, kw_only=True):
+    """Transactions of a block already connected that match watches added since; may repeat one seen before."""
+
+    height: BlockHeight
+    block_hash: BlockHash
+    transactions: tuple[BlockTransaction, ...]
+
+
+class FetchBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the source for this block and answer with ``BlockFetched``; ask again after a failure."""
+
+    height: BlockHeight
+    block_hash: BlockHash
+
+
+class RestartSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream has a gap: call ``ChainSource.start`` again with ``locator``."""
+
+    locator: tuple[tuple[BlockHeight, BlockHash], ...]
+    reason: str
+
+
+class SourceFault(msgspec.Struct, frozen=True, kw_only=True):
+    """The source lied or is on another chain; ``reason`` is one line for the alarm."""
+
+    reason: str
+
+
+class HistoryMissing(msgspec.Struct, frozen=True, kw_only=True):
+    """A watch reaches below the oldest header kept: blocks before ``from_height`` cannot be looked at again."""
+
+    from_height: BlockHeight
+
+
+FollowerOutput = (
+    BlockConnected
+    | BlocksDisconnected
+    | SourceSynced
+    | BlockRescanned
+    | FetchBlock
+    | RestartSource
+    | SourceFault
+    | HistoryMissing
+)
+
+
+class _Rescan(msgspec.Struct, frozen=True, kw_only=True):
+    height: BlockHeight
+    block_hash: BlockHash
+    watches: WatchSet
+
+
+class ChainFollower(msgspec.Struct, frozen=True, kw_only=True):
+    """Where we are. Only ``chain`` is stored; the rest is rebuilt or asked for again after a restart."""
+
+    chain: HeaderChain
+    watches: WatchSet = WatchSet()
+    newest: BlockConnected | None = None
+    """The newest block if it came in full: a watch added because of it is matched against it at once."""
+    rescans: tuple[_Rescan, ...] = ()
+    synced: bool = False
+    """The source has delivered everything up to its tip, and nothing left since."""
+
+    @property
+    def height(self) -> BlockHeight:
+        return self.chain.tip_height
+
+    @property
+    def best_hash(self) -> BlockHash | None:
+        return self.chain.tip_hash
+
+    @property
+    def locator(self) -> tuple[tuple[BlockHeight, BlockHash], ...]:
+        """For ``ChainSource.start``."""
+        return self.chain.locator()
+
+
+_Step = tuple[ChainFollower, tuple[FollowerOutput, ...]]
+
+
+def step(follower: ChainFollower, happened: FollowerInput) -> _Step:
+    """Absorb one input. Never raises for what a source sent: a lie gives ``SourceFault`` and an equal follower."""
+    try:
+        match happened:
+            case BlockConnected():
+                return _on_connected(follower, happened)
+            case BlocksDisconnected():
+                return _on_disconnected(follower, happened)
+            case SourceSynced():
+                return _on_synced(follower, happened)
+            case WatchesAdded():
+                return _on_watches_added(follower, happened)
+            case WatchesRemoved():
+                return _replace(follower, watches=follower.watches.removing(happened.watches)), ()
+            case BlockFetched():
+                return _on_block_fetched(follower, happened.block)
+    except ChainSourceError as error:
+        return follower, (SourceFault(reason=str(error)),)
+
+
+def _replace(follower: ChainFollower, **changes: object) -> ChainFollower:
+    return msgspec.structs.replace(follower, **changes)
+
+
+def _on_connected(follower: ChainFollower, block: BlockConnected) -> _Step:
+    chain = follower.chain
+    if chain.hash_at(block.height) == block.block_hash:
+        return follower, ()
+    if not chain.links(block.height, block.header):
+        return follower, (_restart(follower, f"block {block.height} does not follow our {chain.tip_height}"),)
+    chain = chain.extended(block.height, block.block_hash, block.header)
+    _check_body(block)
+    found = follower.watches.matching(block.transactions)
+    newest = block if block.full else None
+    after = _replace(follower, chain=chain, newest=newest)
+    return after, (msgspec.structs.replace(block, transactions=found, full=False),)
+
+
+def _on_disconnected(follower: ChainFollower, event: BlocksDisconnected) -> _Step:
+    chain = follower.chain
+    if event.fork_height > chain.tip_height:
+        return follower, (_restart(follower, f"a fork at {event.fork_height} is above our {chain.tip_height}"),)
+    known = chain.hash_at(event.fork_height)
+    if known is not None and known != event.fork_hash:
+        return follower, (_restart(follower, f"the fork point at {event.fork_height} is not our block"),)
+    if event.fork_height == chain.tip_height:
+        return follower, ()
+    chain = chain.cut_to(event.fork_height, event.fork_hash)
+    rescans = tuple(rescan for rescan in follower.rescans if rescan.height <= event.fork_height)
+    return _replace(follower, chain=chain, newest=None, rescans=rescans, synced=False), (event,)
+
+
+def _on_synced(follower: ChainFollower, event: SourceSynced) -> _Step:
+    if event.height < follower.chain.tip_height and follower.chain.hash_at(event.height) == event.block_hash:
+        # An older tip of ours, repeated or from a source that lags behind another: nothing is taken back for it.
+        return follower, ()
+    if follower.chain.hashes and event.block_hash != follower.chain.tip_hash:
+        return _replace(follower, synced=False), (
+            _restart(follower, f"the source ends at {event.height}, not with us"),
+        )
+    return _replace(follower, synced=True), (event,)
+
+
+def _restart(follower: ChainFollower, reason: str) -> RestartSource:
+    return RestartSource(locator=follower.locator, reason=reason)
+
+
+def _check_body(block: BlockConnected) -> None:
+    """A full block must be the one its header commits to, in order; a partial one comes with proofs of its source."""
+    if not block.full:
+        return
+    if [found.position for found in block.transactions] != list(range(len(block.transactions))):
+        raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
+    if merkle_root([found.tx.txid for found in block.transactions]) != block.header[36:68]:
+        raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
+
+
+def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:
+    if not added.watches:
+        return follower, ()
+    chain, newest = follower.chain, follower.newest
+    after = _replace(follower, watches=follower.watches.adding(added.watches))
+    first = min(watch.since_height for watch in added.watches)
+    # The block that is being worked on was matched without these watches, even if the source knows them already.
+    last = chain.tip_height if added.active_from is None else min(chain.tip_height, added.active_from - 1)
+    last = max(last, chain.tip_height if newest is not None else last)
+    outputs: list[FollowerOutput] = []
+    if chain.pruned and first <= chain.base_height:
+        outputs.append(HistoryMissing(from_height=BlockHeight(chain.base_height + 1)))
+    rescans = []
+    for height in range(max(first, chain.base_height + 1), last + 1):
+        watches = WatchSet().adding(watch for watch in added.watches if watch.since_height <= height)
+        block_hash = chain.hash_at(height)
+        if block_hash is None:
+            continue
+        if newest is not None and newest.height == height:
+            outputs.extend(_rescanned(newest, watches))
+        else:
+            rescans.append(_Rescan(height=BlockHeight(height), block_hash=block_hash, watches=watches))
+    outputs.extend(FetchBlock(height=rescan.height, block_hash=rescan.block_hash) for rescan in rescans)
+    return _replace(after, rescans=(*after.rescans, *rescans)), tuple(outputs)
+
+
+def _rescanned(block: BlockConnected, watches: WatchSet) -> Iterable[BlockRescanned]:
+    found = watches.matching(block.transactions)
+    if found:
+        yield BlockRescanned(height=block.height, block_hash=block.block_hash, transactions=found)
+
+
+def _on_block_fetched(follower: ChainFollower, block: BlockConnected) -> _Step:
+    """Late answers for blocks that left the chain are dropped: their replacements were matched with every watch."""
+    wanted = [rescan for rescan in follower.rescans if rescan.block_hash == block.block_hash]
+    if not wanted:
+        return follower, ()
+    if follower.chain.header_at(wanted[0].height) != block.header:
+        raise ChainSourceError(f"block {wanted[0].height}: fetched with another header")
+    block = msgspec.structs.replace(block, height=wanted[0].height)
+    _check_body(block)
+    outputs = [output for rescan in wanted for output in _rescanned(block, rescan.watches)]
+    rescans = tuple(rescan for rescan in follower.rescans if rescan.block_hash != block.block_hash)
+    return _replace(follower, rescans=rescans), tuple(outputs)
+
+
+def records(old: ChainFollower | None, new: ChainFollower, prefix: bytes) -> RecordChanges:
+    """Rows to put and delete so that ``load`` finds ``new.chain`` again; see ``leyden.chain.headers.records``."""
+    return header_records(old.chain if old is not None else None, new.chain, prefix)
+
+
+def load(
+    rows: Sequence[tuple[bytes, bytes]], prefix: bytes, network: Network, birth_height: BlockHeight
+) -> ChainFollower:
+    """A follower from stored rows, or a new one whose first block is ``birth_height``. It watches nothing yet."""
+    return ChainFollower(chain=load_headers(rows, prefix, network, birth_height))
