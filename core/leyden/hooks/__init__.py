@@ -1,0 +1,1 @@
+"""The extension surface: service protocols, hook specifications, records and the registry."""

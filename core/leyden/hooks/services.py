@@ -1,0 +1,250 @@
+"""Service protocols: what a plugin object must do to be chosen by name in the config.
+
+A service is resolved once at start. Every method may suspend (``async``) unless it says otherwise; a service that can
+answer at once simply never suspends, and the core then takes the answer inside the same turn.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from leyden.bitcoin import Network, Transaction, TxOut
+from leyden.hooks.signing import (
+    CheckFutureSecret,
+    CommitmentSignatures,
+    FutureSecret,
+    HolderValidated,
+    NewChannelKeys,
+    ReleaseSecret,
+    RevocationValidated,
+    SecretReleased,
+    Signature,
+    SignCounterpartyCommitment,
+    SignHolderCommitment,
+    SignMutualClose,
+    SignSweep,
+    ValidateCounterpartyRevocation,
+    ValidateHolderCommitment,
+)
+from leyden.hooks.types import (
+    BlockConnected,
+    BlocksDisconnected,
+    BroadcastKind,
+    BroadcastResult,
+    ChainEvent,
+    Deletes,
+    Destination,
+    DestinationPurpose,
+    FeeTarget,
+    FundedTransaction,
+    Puts,
+    RecordChanges,
+    SourceInfo,
+    SpendInput,
+    UtxoAnswer,
+    WalletBalance,
+    Watch,
+)
+from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, KeysId, LeydenError, Msat, NodeId, OutPoint, Sat, Txid
+
+
+class StoreError(LeydenError):
+    """A commit or read failed. Nothing of the batch is durable; the core drops the turn and degrades."""
+
+
+class StoreFenced(StoreError):
+    """Another writer took the store (the epoch moved on): this process must stop at once."""
+
+
+class StoreRefused(StoreError):
+    """The database belongs to another node or network, is newer than this program, or is no database of ours."""
+
+
+class Store(Protocol):
+    """Ordered key-value rows with atomic commits.
+
+    ``commit`` returns only when the whole batch is durable on disk; on any error nothing of it is.
+    Keys sort as bytes; a value is never empty.
+    """
+
+    async def open(self, network: Network) -> int:
+        """Open or create; take the next epoch by compare-and-set and return it. ``StoreRefused`` if not ours."""
+        ...
+
+    async def commit(self, puts: Puts, deletes: Deletes, epoch: int) -> None:
+        """Apply all puts and deletes in one atomic, durable step. ``StoreFenced`` if ``epoch`` is not the newest."""
+        ...
+
+    async def get(self, key: bytes) -> bytes | None: ...
+
+    async def scan(self, prefix: bytes, after: bytes = b"", limit: int = 0) -> list[tuple[bytes, bytes]]:
+        """Rows whose key starts with ``prefix`` and is greater than ``after``, in key order; 0 means no limit."""
+        ...
+
+    async def reopen(self) -> None:
+        """After a failed commit: close the handle, open a fresh one, keep the epoch."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ChainSource(Protocol):
+    """An ordered stream of blocks. The core may watch more at any time and re-asks for a block when it needs to."""
+
+    @property
+    def info(self) -> SourceInfo: ...
+
+    async def start(self, locator: Sequence[tuple[BlockHeight, BlockHash]], birth_height: BlockHeight) -> None:
+        """Begin after the newest block of ``locator`` (newest first) that is in the best chain, announcing a fork
+        point if it is not the first; with an empty locator begin with the block at ``birth_height``."""
+        ...
+
+    def events(self) -> AsyncIterator[ChainEvent]:
+        """Connect one by one or disconnect to a named fork point; ``SourceSynced`` when the tip is reached.
+        Ends only on ``stop``; a lost backend is retried inside."""
+        ...
+
+    async def watch(self, watches: Sequence[Watch]) -> BlockHeight:
+        """Register; the answer is the height from which the event stream is complete for them (``active_from``)."""
+        ...
+
+    async def get_block(self, block_hash: BlockHash) -> BlockConnected: ...
+
+    async def find_utxo(self, outpoint: OutPoint) -> UtxoAnswer: ...
+
+    async def stop(self) -> None: ...
+
+
+class Broadcaster(Protocol):
+    async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
+        """Submit once (parents first); already known is accepted. Never raises for a refusal."""
+        ...
+
+
+class FeeEstimator(Protocol):
+    async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
+        """Sat per 1000 weight, or ``None`` when there is no estimate. The core caches and bounds it."""
+        ...
+
+
+class NodeIdentity(Protocol):
+    """Node key. ``request_id`` is stable over retries; answers are the same bytes for the same request."""
+
+    async def node_id(self) -> NodeId: ...
+
+    async def ecdh(self, point: bytes) -> bytes:
+        """SHA-256 of the compressed shared point of ``point`` (33 bytes) and the node key (BOLT 4, BOLT 8)."""
+        ...
+
+    async def sign_bolt11(self, hrp: str, data: Sequence[int]) -> tuple[bytes, int]:
+        """64-byte signature and recovery id of a BOLT 11 invoice given as its parts (data in 5-bit groups)."""
+        ...
+
+    async def host_secret(self, label: str) -> bytes:
+        """32 bytes bound to ``label``, released to the host by design (payment secrets and the like)."""
+        ...
+
+
+class ChannelSigner(Protocol):
+    """Keys of channels, found by ``keys_id``. Refuses by ``SignerRefused``, is absent by ``SignerUnavailable``.
+
+    ``stateless``: the same question always gets the same answer and nothing must be durable before it is asked; the
+    core then asks inside the turn. Otherwise requests leave only after the commit that records them.
+    """
+
+    @property
+    def stateless(self) -> bool: ...
+
+    async def new_channel(self, keys_id: KeysId) -> NewChannelKeys: ...
+
+    async def sign_counterparty_commitment(self, request: SignCounterpartyCommitment) -> CommitmentSignatures: ...
+
+    async def validate_holder_commitment(self, request: ValidateHolderCommitment) -> HolderValidated: ...
+
+    async def release_secret(self, request: ReleaseSecret) -> SecretReleased: ...
+
+    async def validate_counterparty_revocation(
+        self, request: ValidateCounterpartyRevocation
+    ) -> RevocationValidated: ...
+
+    async def sign_holder_commitment(self, request: SignHolderCommitment) -> Signature: ...
+
+    async def sign_mutual_close(self, request: SignMutualClose) -> Signature: ...
+
+    async def sign_sweep(self, request: SignSweep) -> Signature: ...
+
+    async def check_future_secret(self, request: CheckFutureSecret) -> FutureSecret: ...
+
+
+class OnchainSigner(Protocol):
+    @property
+    def unattended(self) -> bool: ...
+
+    async def sign_transaction(
+        self, tx: Transaction, inputs: Sequence[SpendInput], spent: Sequence[TxOut]
+    ) -> tuple[tuple[bytes, ...], ...]:
+        """One witness stack per entry of ``inputs`` (all P2WPKH, SIGHASH_ALL); ``spent`` lists every spent output."""
+        ...
+
+
+class Destinations(Protocol):
+    async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
+        """A pure function of purpose and index."""
+        ...
+
+
+class PaymentApproval(Protocol):
+    async def approve_bolt11(self, invoice: str, amount_msat: Msat) -> bool:
+        """Asked before any HTLC is offered."""
+        ...
+
+
+class Wallet(Protocol):
+    """On-chain coins. Synchronous methods are called inside a turn; what they change is returned as rows and becomes
+    durable with that turn's commit. ``load`` rebuilds from rows at start and after a failed commit.
+    All rows live under the key prefix that ``load`` was given."""
+
+    async def load(self, prefix: bytes, rows: Sequence[tuple[bytes, bytes]], destinations: Destinations) -> None: ...
+
+    async def top_up(self) -> None:
+        """Derive scripts ahead (the look-ahead) so that synchronous methods never wait for a device."""
+        ...
+
+    def scripts(self) -> Sequence[bytes]:
+        """Every script to watch."""
+        ...
+
+    def next_destination(self, purpose: DestinationPurpose) -> tuple[Destination, RecordChanges]:
+        """Hand out a script that was never handed out before."""
+        ...
+
+    def owns(self, script: bytes) -> bool: ...
+
+    def on_block_connected(self, block: BlockConnected) -> RecordChanges: ...
+
+    def on_blocks_disconnected(self, event: BlocksDisconnected) -> RecordChanges: ...
+
+    def on_unconfirmed(self, tx: Transaction) -> RecordChanges:
+        """A transaction of our own that we are about to broadcast."""
+        ...
+
+    def fund(
+        self, claim_id: str, outputs: Sequence[TxOut], feerate: FeeRatePerKw, locktime: BlockHeight
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """Choose confirmed coins (and our own unconfirmed change), lock them under ``claim_id`` and build the
+        transaction. Asking again with the same claim returns the same coins. ``InsufficientFunds`` otherwise."""
+        ...
+
+    def release(self, claim_id: str) -> RecordChanges: ...
+
+    def balance(self) -> WalletBalance: ...
+
+    def history(self) -> Mapping[Txid, Sat]:
+        """Net effect on our coins of each known transaction, satoshi."""
+        ...
+
+
+class InsufficientFunds(LeydenError):
+    def __init__(self, needed: Sat, available: Sat) -> None:
+        self.needed = needed
+        self.available = available
+        super().__init__(f"not enough coins: {needed} sat needed with fees, {available} sat spendable")

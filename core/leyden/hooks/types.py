@@ -1,0 +1,338 @@
+"""Records that cross the border between the core and plugins: chain, fees, wallet, spending, peers and events."""
+
+import enum
+
+import msgspec
+
+from leyden.bitcoin import Transaction, TxOut
+from leyden.types import (
+    BlockHash,
+    BlockHeight,
+    ChannelId,
+    CltvDelta,
+    FeeRatePerKw,
+    Msat,
+    NodeId,
+    OutPoint,
+    PaymentHash,
+    Preimage,
+    Sat,
+    Txid,
+)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every record below: immutable, keyword only."""
+
+
+# -- chain ---------------------------------------------------------------------------------------------------------
+
+
+class BlockTransaction(Record, frozen=True, kw_only=True):
+    """A transaction and its index inside its block."""
+
+    position: int
+    tx: Transaction
+
+
+class BlockConnected(Record, frozen=True, kw_only=True):
+    """One block on top of the previous one. ``full`` tells whether ``transactions`` is the whole block."""
+
+    height: BlockHeight
+    block_hash: BlockHash
+    header: bytes
+    transactions: tuple[BlockTransaction, ...]
+    full: bool
+
+
+class BlocksDisconnected(Record, frozen=True, kw_only=True):
+    """Every block above ``fork_height`` has left the best chain; ``fork_hash`` is the block that is still in it."""
+
+    fork_height: BlockHeight
+    fork_hash: BlockHash
+
+
+class SourceSynced(Record, frozen=True, kw_only=True):
+    """The source has delivered everything up to its own tip: sent after ``start`` and after each catch-up."""
+
+    height: BlockHeight
+    block_hash: BlockHash
+
+
+ChainEvent = BlockConnected | BlocksDisconnected | SourceSynced
+
+
+class Watch(Record, frozen=True, kw_only=True):
+    """Deliver every transaction that pays ``script`` or spends ``outpoint``, from ``since_height`` on."""
+
+    script: bytes
+    outpoint: OutPoint | None = None
+    since_height: BlockHeight = BlockHeight(0)
+
+
+class SourceInfo(Record, frozen=True, kw_only=True):
+    """What a chain source can do. ``prune_height``: no blocks below it."""
+
+    name: str
+    full_blocks: bool
+    proofs: bool = False
+    mempool: bool = False
+    prune_height: BlockHeight = BlockHeight(0)
+
+
+class UtxoFound(Record, frozen=True, kw_only=True):
+    output: TxOut
+    height: BlockHeight
+    coinbase: bool = False
+
+
+class UtxoSpent(Record, frozen=True, kw_only=True):
+    pass
+
+
+class UtxoUnknown(Record, frozen=True, kw_only=True):
+    reason: str = ""
+
+
+UtxoAnswer = UtxoFound | UtxoSpent | UtxoUnknown
+
+
+class BroadcastKind(enum.Enum):
+    FUNDING = "funding"
+    MUTUAL_CLOSE = "mutual_close"
+    UNILATERAL_CLOSE = "unilateral_close"
+    SWEEP = "sweep"
+    WALLET = "wallet"
+
+
+class BroadcastResult(Record, frozen=True, kw_only=True):
+    """``accepted`` also when the transaction is already known or confirmed; else ``reason`` says why not."""
+
+    accepted: bool
+    reason: str = ""
+
+
+class FeeTarget(enum.Enum):
+    """What the feerate is for (the purposes of ``FeeEstimator.estimate``)."""
+
+    MAXIMUM = "maximum"
+    URGENT_SWEEP = "urgent_sweep"
+    MIN_ALLOWED_ANCHOR_REMOTE = "min_allowed_anchor_remote"
+    ANCHOR_CHANNEL = "anchor_channel"
+    CLOSE_MINIMUM = "close_minimum"
+    SWEEP = "sweep"
+    FUNDING = "funding"
+
+
+# -- wallet --------------------------------------------------------------------------------------------------------
+
+
+class WalletBalance(Record, frozen=True, kw_only=True):
+    """In satoshi. ``confirmed`` excludes ``immature`` coinbases; ``locked`` is the part of both that a claim holds."""
+
+    confirmed: Sat
+    unconfirmed: Sat
+    immature: Sat
+    locked: Sat
+
+
+class SpendInput(Record, frozen=True, kw_only=True):
+    """An input of ours: its position, the output it spends and the derivation path of its key."""
+
+    index: int
+    output: TxOut
+    path: tuple[int, ...]
+
+
+class FundedTransaction(Record, frozen=True, kw_only=True):
+    """An unsigned transaction that pays what was asked; ``fee`` in satoshi. ``inputs`` lists ours (here: all)."""
+
+    tx: Transaction
+    inputs: tuple[SpendInput, ...]
+    fee: Sat
+    change_index: int | None
+
+
+class DestinationPurpose(enum.Enum):
+    RECEIVE = "receive"
+    CHANGE = "change"
+    SHUTDOWN = "shutdown"
+    SWEEP = "sweep"
+
+
+class Destination(Record, frozen=True, kw_only=True):
+    """A script of ours and the derivation path of its key."""
+
+    script: bytes
+    purpose: DestinationPurpose
+    index: int
+    path: tuple[int, ...]
+
+
+Puts = tuple[tuple[bytes, bytes], ...]
+Deletes = tuple[bytes, ...]
+
+
+class RecordChanges(Record, frozen=True, kw_only=True):
+    """Rows to put and to delete in the commit of the turn that made them."""
+
+    puts: Puts = ()
+    deletes: Deletes = ()
+
+
+# -- questions asked of plugins ------------------------------------------------------------------------------------
+
+
+class PeerInfo(Record, frozen=True, kw_only=True):
+    """``leyden_accept_peer``: who connected, before any channel message is processed."""
+
+    node_id: NodeId
+    address: str
+    inbound: bool
+    features: bytes
+
+
+class OpenRequest(Record, frozen=True, kw_only=True):
+    """``leyden_accept_channel``: what the peer offers."""
+
+    node_id: NodeId
+    temporary_channel_id: ChannelId
+    funding_satoshis: Sat
+    push_msat: Msat
+    feerate_per_kw: FeeRatePerKw
+    to_self_delay: CltvDelta
+    announce: bool
+    channel_type: bytes
+
+
+class AcceptTerms(Record, frozen=True, kw_only=True):
+    """Yes, with terms; ``None`` keeps the config's value."""
+
+    minimum_depth: int | None = None
+    max_htlc_value_in_flight_msat: Msat | None = None
+    to_self_delay: CltvDelta | None = None
+
+
+class Refusal(Record, frozen=True, kw_only=True):
+    reason: str
+
+
+class IncomingPayment(Record, frozen=True, kw_only=True):
+    """``leyden_accept_payment``: a complete HTLC set for one of our invoices."""
+
+    payment_hash: PaymentHash
+    amount_msat: Msat
+    invoice_msat: Msat | None
+    label: str
+
+
+class SpendRequest(Record, frozen=True, kw_only=True):
+    """``leyden_approve_spend``: an outgoing payment or on-chain send that a caller asked for."""
+
+    kind: str
+    amount_msat: Msat
+    max_fee_msat: Msat
+    destination: str
+    caller: str = "api"
+
+
+# -- events --------------------------------------------------------------------------------------------------------
+
+
+class NodeEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of the events of the log: at least once, in order of ``LoggedEvent.index``; compensated, never deleted."""
+
+
+class ChannelPending(NodeEvent, frozen=True, kw_only=True, tag="channel_pending"):
+    channel_id: ChannelId
+    node_id: NodeId
+    funding_txid: Txid
+    funding_vout: int
+    capacity_sat: Sat
+
+
+class ChannelReadyEvent(NodeEvent, frozen=True, kw_only=True, tag="channel_ready"):
+    channel_id: ChannelId
+    node_id: NodeId
+
+
+class ChannelClosing(NodeEvent, frozen=True, kw_only=True, tag="channel_closing"):
+    channel_id: ChannelId
+    initiator: str
+    reason: str
+
+
+class ChannelClosed(NodeEvent, frozen=True, kw_only=True, tag="channel_closed"):
+    """``how``: ``cooperative``, ``local_force``, ``remote_force`` or ``unfunded``; ``txid`` is the closing one's."""
+
+    channel_id: ChannelId
+    how: str
+    reason: str
+    txid: Txid | None
+
+
+class OpenFailed(NodeEvent, frozen=True, kw_only=True, tag="open_failed"):
+    channel_id: ChannelId
+    node_id: NodeId
+    reason: str
+
+
+class PaymentReceived(NodeEvent, frozen=True, kw_only=True, tag="payment_received"):
+    payment_hash: PaymentHash
+    amount_msat: Msat
+    label: str
+
+
+class PaymentSent(NodeEvent, frozen=True, kw_only=True, tag="payment_sent"):
+    payment_hash: PaymentHash
+    preimage: Preimage
+    amount_msat: Msat
+    fee_msat: Msat
+
+
+class PaymentFailed(NodeEvent, frozen=True, kw_only=True, tag="payment_failed"):
+    payment_hash: PaymentHash
+    reason: str
+
+
+class TransactionConfirmed(NodeEvent, frozen=True, kw_only=True, tag="transaction_confirmed"):
+    txid: Txid
+    height: BlockHeight
+    kind: str
+
+
+class TransactionUnconfirmed(NodeEvent, frozen=True, kw_only=True, tag="transaction_unconfirmed"):
+    """Compensates ``TransactionConfirmed`` after a reorg."""
+
+    txid: Txid
+    kind: str
+
+
+class Alarm(NodeEvent, frozen=True, kw_only=True, tag="alarm"):
+    """Something a person should look at: ``subject`` is a stable word, ``text`` one line."""
+
+    subject: str
+    text: str
+
+
+AnyEvent = (
+    ChannelPending
+    | ChannelReadyEvent
+    | ChannelClosing
+    | ChannelClosed
+    | OpenFailed
+    | PaymentReceived
+    | PaymentSent
+    | PaymentFailed
+    | TransactionConfirmed
+    | TransactionUnconfirmed
+    | Alarm
+)
+
+
+class LoggedEvent(Record, frozen=True, kw_only=True):
+    """An event and its place in the log; ``index`` starts at 1, ``time`` is unix seconds of the turn that wrote it."""
+
+    index: int
+    time: int
+    event: AnyEvent
