@@ -86,7 +86,7 @@ def _key_hash(key: bytes) -> bytes:
 
 
 def funding_script(key1: bytes, key2: bytes) -> bytes:
-    """The 2-of-2 of a channel, 71 bytes: keys in lexicographic order whatever the order given (BOLT 3, funding output)."""
+    """The 2-of-2 of a channel, 71 bytes: keys sorted bytewise whatever the order given (BOLT 3, funding output)."""
     if len(key1) != 33 or len(key2) != 33:
         raise BitcoinError("a funding script takes two compressed keys")
     low, high = (key1, key2) if key1 < key2 else (key2, key1)
