@@ -1,0 +1,14 @@
+"""The keys that one shared secret yields (BOLT 4, "Key Generation"): HMAC-SHA256 under the name of the key's use."""
+
+from leyden.crypto import HmacKey
+
+rho = HmacKey(b"rho").digest
+"""Stream that hides the payloads."""
+mu = HmacKey(b"mu").digest
+"""MAC of a packet."""
+pad = HmacKey(b"pad").digest
+"""Stream that fills the space behind the payloads; from the session key, not from a shared secret."""
+um = HmacKey(b"um").digest
+"""MAC of a returned failure."""
+ammag = HmacKey(b"ammag").digest
+"""Stream that hides a returned failure."""
