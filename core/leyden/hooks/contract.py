@@ -41,11 +41,11 @@ class ResultPolicy(enum.Enum):
 
 
 class HookContract(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine-readable part of a hook specification. ``deadline`` in seconds, ``accepts``: types that say yes."""
+    """The machine-readable part of a hook specification. ``deadline`` in seconds; ``accepts``: types that say yes."""
 
     name: str
     policy: ResultPolicy
-    deadline: float
+    deadline: float | None
     accepts: tuple[type, ...] = ()
     is_async: bool = True
 
@@ -55,7 +55,7 @@ _CONTRACTS: dict[str, HookContract] = {}
 
 
 def hookspec(
-    *, policy: ResultPolicy, deadline: float, accepts: tuple[type, ...] = (), is_async: bool = True
+    *, policy: ResultPolicy, deadline: float | None, accepts: tuple[type, ...] = (), is_async: bool = True
 ) -> Callable[[_F], _F]:
     """Declare a hook: a pluggy specification plus its ``HookContract``."""
 

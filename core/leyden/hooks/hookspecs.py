@@ -227,7 +227,7 @@ def leyden_event(logged: "LoggedEvent") -> None:
     """
 
 
-@hookspec(policy=ResultPolicy.EACH_ALONE, deadline=10.0, is_async=False)
+@hookspec(policy=ResultPolicy.EACH_ALONE, deadline=None, is_async=False)
 def leyden_register_services(registry: "PluginServices") -> None:
     """Tell which services this plugin can provide.
 
@@ -241,7 +241,7 @@ def leyden_register_services(registry: "PluginServices") -> None:
         Nothing; what counts is what was added. Add factories, do not open anything yet.
 
     Deadline:
-        10 seconds, measured afterwards: a synchronous function cannot be interrupted.
+        None: a synchronous function cannot be interrupted; it returns at once.
 
     Result policy:
         Each alone: one plugin's failure takes away only its own services.
@@ -256,7 +256,7 @@ def leyden_register_services(registry: "PluginServices") -> None:
         What it added is dropped and the plugin is quarantined; a config that needs it then refuses to start, naming it.
 
     On timeout:
-        As for an exception.
+        Does not occur.
 
     On wrong type:
         As for an exception.

@@ -126,6 +126,8 @@ def _read_private(path: Path) -> bytes:
             raise SeedError(f"{path} belongs to another user: only its owner may use it")
         if facts.st_mode & 0o077:
             raise SeedError(f"{path} can be read by others: run `chmod 600 {path}`")
+        if path.parent.stat().st_mode & 0o022:
+            raise SeedError(f"{path.parent} can be written by others: run `chmod 700 {path.parent}`")
         return file.read(_MAX_FILE)
 
 
