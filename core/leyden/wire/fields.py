@@ -60,6 +60,7 @@ class Int(Field[int]):
         self._struct = struct.Struct(">" + code)
         super().__init__(name, self._struct.size, code)
         self.signed = code.islower()
+        """True for two's complement."""
         self.limit = limit
         if limit is not None:
             self.check_read = self.check_write = amount_check(limit)

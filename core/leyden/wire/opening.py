@@ -35,8 +35,8 @@ class OpenChannel(Message, frozen=True, kw_only=True, gc=False):
     htlc_basepoint: Annotated[bytes, f.point]
     first_per_commitment_point: Annotated[bytes, f.point]
     channel_flags: Annotated[int, f.byte]
-    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.var_bytes)] = None
-    channel_type: Annotated[bytes | None, tlv(1, f.var_bytes)] = None
+    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.rest)] = None
+    channel_type: Annotated[bytes | None, tlv(1, f.rest)] = None
 
 
 @message(33, "accept_channel", unless=Feature.OPTION_DUAL_FUND)
@@ -57,8 +57,8 @@ class AcceptChannel(Message, frozen=True, kw_only=True, gc=False):
     delayed_payment_basepoint: Annotated[bytes, f.point]
     htlc_basepoint: Annotated[bytes, f.point]
     first_per_commitment_point: Annotated[bytes, f.point]
-    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.var_bytes)] = None
-    channel_type: Annotated[bytes | None, tlv(1, f.var_bytes)] = None
+    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.rest)] = None
+    channel_type: Annotated[bytes | None, tlv(1, f.rest)] = None
 
 
 @message(34, "funding_created", unless=Feature.OPTION_DUAL_FUND)
@@ -117,8 +117,8 @@ class OpenChannel2(Message, frozen=True, kw_only=True, gc=False):
     first_per_commitment_point: Annotated[bytes, f.point]
     second_per_commitment_point: Annotated[bytes, f.point]
     channel_flags: Annotated[int, f.byte]
-    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.var_bytes)] = None
-    channel_type: Annotated[bytes | None, tlv(1, f.var_bytes)] = None
+    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.rest)] = None
+    channel_type: Annotated[bytes | None, tlv(1, f.rest)] = None
     require_confirmed_inputs: Annotated[bool, tlv(2, f.flag)] = False
 
 
@@ -141,6 +141,6 @@ class AcceptChannel2(Message, frozen=True, kw_only=True, gc=False):
     htlc_basepoint: Annotated[bytes, f.point]
     first_per_commitment_point: Annotated[bytes, f.point]
     second_per_commitment_point: Annotated[bytes, f.point]
-    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.var_bytes)] = None
-    channel_type: Annotated[bytes | None, tlv(1, f.var_bytes)] = None
+    upfront_shutdown_script: Annotated[bytes | None, tlv(0, f.rest)] = None
+    channel_type: Annotated[bytes | None, tlv(1, f.rest)] = None
     require_confirmed_inputs: Annotated[bool, tlv(2, f.flag)] = False

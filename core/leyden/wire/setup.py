@@ -20,7 +20,7 @@ class Init(Message, frozen=True, kw_only=True, gc=False):
     globalfeatures: Annotated[bytes, f.var_bytes]
     features: Annotated[bytes, f.var_bytes]
     networks: Annotated[tuple[bytes, ...] | None, tlv(1, list_of(f.chain_hash))] = None
-    remote_addr: Annotated[bytes | None, tlv(3, f.var_bytes)] = None
+    remote_addr: Annotated[bytes | None, tlv(3, f.rest)] = None
 
 
 @message(17, "error")
