@@ -274,7 +274,8 @@ def make_commitment(
 
     ``owner_msat`` and ``other_msat`` are the balances without HTLCs and before fees and anchors, which the funder's
     balance pays as far as it reaches. Amounts round down to satoshi; what is trimmed goes to fees.
-    ``CommitmentError`` if the amounts exceed the funding or the number is out of range.
+    ``CommitmentError`` if the number is out of range or the outputs exceed the funding; with balances that add up, that
+    is only possible when the funder has less than its two anchors cost, which the channel must not let happen.
     """
     if not 0 <= number <= MAX_COMMITMENT_NUMBER:
         raise CommitmentError(f"commitment number {number} is outside 0..2^48-1")

@@ -1,0 +1,127 @@
+"""Commitments with arbitrary balances and HTLCs: sums, order, digests against the general BIP 143 code."""
+
+import pytest
+from commitment_kit import FUNDING_SAT, OTHER, OWNER, POINT, make_htlc, make_params
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from leyden.bitcoin import parse_transaction, sighash_segwit_v0
+from leyden.commitment import (
+    ANCHOR_VALUE,
+    CommitmentError,
+    CommitmentParams,
+    Htlc,
+    KnownSecrets,
+    commitment_number,
+    counterparty_sighash_type,
+    derive_keys,
+    make_commitment,
+    trim_threshold,
+)
+from leyden.types import FeeRatePerKw, Msat
+
+FUNDING_MSAT = FUNDING_SAT * 1000
+
+htlc_lists = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.one_of(st.integers(1, 3_000_000), st.just(5_000_000), st.integers(1, 90_000_000)),
+        st.integers(1, 5),
+    ),
+    max_size=12,
+)
+
+
+@st.composite
+def commitments(draw: st.DrawFn) -> tuple[CommitmentParams, int, Msat, Msat, list[Htlc], FeeRatePerKw]:
+    params = make_params(
+        anchors=draw(st.booleans()),
+        owner_is_funder=draw(st.booleans()),
+        dust_limit=draw(st.sampled_from([354, 546, 3000])),
+        delay=draw(st.sampled_from([0, 1, 16, 17, 127, 128, 144, 65535])),
+    )
+    htlcs = [
+        make_htlc(id, offered=offered, amount_msat=amount, expiry=expiry * 100)
+        for id, (offered, amount, expiry) in enumerate(draw(htlc_lists))
+    ]
+    left = FUNDING_MSAT - sum(htlc.amount_msat for htlc in htlcs)
+    owner = draw(st.one_of(st.integers(0, 2_000_000), st.integers(0, left)))
+    feerate = draw(st.integers(0, 50_000))
+    number = draw(st.integers(0, 2**48 - 1))
+    return params, number, Msat(owner), Msat(left - owner), htlcs, FeeRatePerKw(feerate)
+
+
+@pytest.mark.proves("C-101", "C-102", "C-104", "C-105")
+@settings(deadline=None, max_examples=150)
+@given(commitments())
+def test_invariants(
+    drawn: tuple[CommitmentParams, int, Msat, Msat, list[Htlc], FeeRatePerKw],
+) -> None:
+    params, number, owner_msat, other_msat, htlcs, feerate = drawn
+    # Whoever cannot even pay the anchors must be stopped by the channel: such a transaction does not exist.
+    assume(not params.anchors or (owner_msat if params.owner_is_funder else other_msat) >= 2 * ANCHOR_VALUE * 1000)
+    commitment = make_commitment(params, number, POINT, owner_msat, other_msat, htlcs, feerate)
+    tx = commitment.tx
+    if tx.outputs:
+        assert parse_transaction(tx.serialize()) == tx
+    assert commitment.txid == tx.txid
+    assert commitment.sighash == sighash_segwit_v0(tx, 0, commitment.funding_script, params.funding_value)
+    assert commitment_number(params, commitment.sequence, commitment.locktime) == number
+
+    # No satoshi appears or disappears, and nothing below the dust limit has an output of its own.
+    assert commitment.fee == FUNDING_SAT - sum(output.value for output in tx.outputs)
+    anchors = {commitment.owner_anchor, commitment.other_anchor} - {None}
+    assert params.anchors or not anchors
+    assert all(tx.outputs[i].value == ANCHOR_VALUE for i in anchors if i is not None)
+    assert all(o.value >= params.owner_dust_limit for i, o in enumerate(tx.outputs) if i not in anchors)
+    if params.anchors:
+        assert (commitment.owner_anchor is not None) == (bool(commitment.htlcs) or commitment.to_local is not None)
+        assert (commitment.other_anchor is not None) == (bool(commitment.htlcs) or commitment.to_remote is not None)
+
+    # Each HTLC is either an output or trimmed by the one rule.
+    assert {e.htlc.id for e in commitment.htlcs} | {h.id for h in commitment.trimmed} == {h.id for h in htlcs}
+    for htlc in htlcs:
+        least = trim_threshold(params.anchors, params.owner_dust_limit, feerate, htlc.offered_by_owner)
+        assert (htlc in commitment.trimmed) == (htlc.amount_msat // 1000 < least)
+
+    order = [(o.value, o.script, o.cltv_expiry) for o in commitment.outputs]
+    assert order == sorted(order)
+    assert [e.output_index for e in commitment.htlcs] == sorted(e.output_index for e in commitment.htlcs)
+    hashtype = counterparty_sighash_type(params.anchors)
+    for entry in commitment.htlcs:
+        assert tx.outputs[entry.output_index].value == entry.value == entry.htlc.amount_msat // 1000
+        assert entry.tx.inputs[0].prevout == (commitment.txid, entry.output_index)
+        assert entry.sighash == sighash_segwit_v0(entry.tx, 0, entry.script, entry.value, hashtype)
+        assert entry.tx.outputs[0].value >= params.owner_dust_limit
+
+
+@pytest.mark.proves("C-106")
+@pytest.mark.parametrize("owner_is_funder", [True, False])
+def test_the_funder_pays_even_what_it_does_not_have(owner_is_funder: bool) -> None:
+    params = make_params(owner_is_funder=owner_is_funder)
+    poor, rich = Msat(2_000_000), Msat(FUNDING_MSAT - 2_000_000)
+    balances = (poor, rich) if owner_is_funder else (rich, poor)
+    commitment = make_commitment(params, 0, POINT, *balances, (), FeeRatePerKw(2500))
+    assert commitment.fee == 2000 - ANCHOR_VALUE
+    assert [output.value for output in commitment.tx.outputs] == [ANCHOR_VALUE, rich // 1000]
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    params = make_params()
+    for number, owner, other, words in (
+        (2**48, 0, 0, "outside"),
+        (-1, 0, 0, "outside"),
+        (0, -1, 0, "negative"),
+        (0, 0, FUNDING_MSAT + 1000, "more than the funding"),
+    ):
+        with pytest.raises(CommitmentError, match=words):
+            make_commitment(params, number, POINT, Msat(owner), Msat(other), (), FeeRatePerKw(0))
+
+
+def test_keys_are_shared_between_machine_and_signer() -> None:
+    params = make_params()
+    assert derive_keys(params, OTHER.point) is derive_keys(make_params(), OTHER.point)
+    known = KnownSecrets(per_commitment_secret=OWNER.commitment, owner_delayed_base_secret=OWNER.delayed)
+    prepared = derive_keys(params, OWNER.point, known)
+    htlcs = (make_htlc(0, offered=True),)
+    commitment = make_commitment(params, 0, OWNER.point, Msat(0), Msat(0), htlcs, FeeRatePerKw(0))
+    assert commitment.keys is prepared
