@@ -6,7 +6,7 @@ the same chain. Not for value: the faucet's key is public.
 
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -53,6 +53,8 @@ class EmbeddedChain:
         self._blocks: dict[BlockHash, StoredBlock] = {}
         self._active: list[BlockHash] = []
         self._extra = 0
+        self.listeners: list[Callable[[], None]] = []
+        """Called after the best chain changed; they only note that it did and look later."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._journal = Journal(folder / "blocks.journal")
@@ -277,3 +279,6 @@ class EmbeddedChain:
                 lost.append(stored.block.transactions)
         if lost:
             self.mempool.on_reorg([tx for txs in reversed(lost) for tx in txs if not tx.is_coinbase])
+        if steps:
+            for listener in tuple(self.listeners):
+                listener()
