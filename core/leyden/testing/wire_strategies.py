@@ -73,16 +73,12 @@ def values_of(field: f.Field[Any]) -> st.SearchStrategy[Any]:
         case f.RestText():
             return st.text(max_size=20)
         case f.SciddirOrPubkey():
-            return st.one_of(
-                points, st.sampled_from([b"\0", b"\1"]).flatmap(lambda d: _exactly(8).map(lambda s: d + s))
-            )
+            return st.one_of(points, st.builds(bytes.__add__, st.sampled_from([b"\0", b"\1"]), _exactly(8)))
         case Nested():
             return structs(field.codec.cls)
         case ListOf():
-            count = field.count
-            return st.lists(values_of(field.item), min_size=count or 0, max_size=3 if count is None else count).map(
-                tuple
-            )
+            low, high = (0, 3) if field.count is None else (field.count, field.count)
+            return st.lists(values_of(field.item), min_size=low, max_size=high).map(tuple)
         case _:
             raise TypeError(f"no strategy for {field!r}")
 

@@ -130,6 +130,13 @@ def decode_struct(cls: type[S], data: bytes) -> S:
     return codec_of(cls).decode(data)
 
 
+def describe(cls: type[msgspec.Struct]) -> list[tuple[str, int | None, str]]:
+    """For docs: (attribute, TLV number or None, kind) in the order of the bytes."""
+    codec = codec_of(cls)
+    rows: list[tuple[str, int | None, str]] = [(name, None, field.name) for name, field in codec.fields]
+    return rows + [(r.name, r.type, r.field.name) for r in sorted(codec.records, key=lambda r: r.type)]
+
+
 # --- fields made of other fields --------------------------------------------------------------------------------------
 
 
