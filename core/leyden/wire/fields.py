@@ -151,7 +151,7 @@ def read_bigsize(data: bytes, offset: int = 0, end: int | None = None) -> tuple[
             if value < _BIGSIZE_MINIMUM[first - 0xFD]:
                 refuse(C_131, "BigSize is not minimal", offered=value, bytes=stop - offset)
             return value, stop
-    refuse(C_131, "BigSize cut short", at=offset)
+    refuse(C_131, "BigSize cut short", offset=offset)
     raise Malformed("BigSize cut short")
 
 
