@@ -7,8 +7,8 @@ class WireError(RuleViolation):
     """Bytes that break a rule of BOLT 1, or a value that a rule forbids to send. ``rule`` says which one.
 
     The reaction of the rule is the one for a peer message; a payment onion fails the HTLC instead, a BOLT 12 document
-    is refused. Inside a TLV stream ``details`` has ``offset``, where reading failed (at the latest the start of the
-    record), and ``record``, its type, once that was read.
+    is refused. Inside a TLV stream ``details`` has ``offset`` (start of the record, or where its type or length is
+    cut) and, once that was read, ``record`` (its type).
     """
 
 
