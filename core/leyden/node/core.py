@@ -1,0 +1,294 @@
+"""A whole node without asyncio: every part constructed, wired together and loaded from its rows.
+
+``Node`` drives it with sockets and timers, ``leyden.testing.simulation`` with none of them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from leyden.bitcoin import Network
+from leyden.channel import ChannelPolicy
+from leyden.channel.effects import Watch
+from leyden.hooks.services import (
+    Broadcaster,
+    ChainSource,
+    ChannelSigner,
+    Destinations,
+    FeeEstimator,
+    NodeIdentity,
+    OnchainSigner,
+    PaymentApproval,
+    Store,
+    Wallet,
+)
+from leyden.hooks.types import AcceptTerms, Alarm, IncomingPayment, NodeEvent, OpenRequest, PeerInfo, Refusal
+from leyden.node import keyspace
+from leyden.node.chainmonitor import ChainMonitor
+from leyden.node.channels import ChannelActor, ChannelManager
+from leyden.node.engine import Engine
+from leyden.node.eventlog import EventLog
+from leyden.node.fees import FeeCache
+from leyden.node.host import Caller, Host
+from leyden.node.journal import Journal
+from leyden.node.opening import Opener
+from leyden.node.payments import PaymentManager
+from leyden.node.peers import PeerManager
+from leyden.node.txtracker import TxTracker
+from leyden.types import BlockHeight, LeydenError, NodeId
+from leyden.wire.features import Context, Feature, make_features
+
+log = structlog.get_logger("leyden.node")
+
+LOCAL_FEATURES = make_features(
+    Context.INIT,
+    required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET, Feature.OPTION_STATIC_REMOTEKEY),
+    optional=(
+        Feature.OPTION_DATA_LOSS_PROTECT,
+        Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+        Feature.OPTION_ANCHORS,
+        Feature.OPTION_SHUTDOWN_ANYSEGWIT,
+        Feature.OPTION_CHANNEL_TYPE,
+    ),
+)
+
+
+class MainnetRefused(LeydenError):
+    """On-chain enforcement is not complete: real money is refused."""
+
+    def __init__(self) -> None:
+        super().__init__("mainnet is refused until on-chain enforcement is complete: use regtest, signet or testnet4")
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """One object per service and capability, chosen by the config before the node is made."""
+
+    store: Store
+    chain_source: ChainSource
+    broadcasters: Sequence[Broadcaster]
+    fee_estimators: Sequence[FeeEstimator]
+    wallet: Wallet
+    node_identity: NodeIdentity
+    channel_signer: ChannelSigner
+    onchain_signer: OnchainSigner
+    destinations: Destinations
+    payment_approval: PaymentApproval
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core needs of a config. ``listen`` is host and port, ``None`` to listen nowhere."""
+
+    network: Network
+    listen: tuple[str, int] | None = None
+    policy: ChannelPolicy = ChannelPolicy()
+    birth_height: BlockHeight = BlockHeight(0)
+    connect: tuple[tuple[NodeId, str, int], ...] = ()
+
+
+class Questions(msgspec.Struct, kw_only=True):
+    """What plugins are asked; each calls back with the answer, at once or in a later turn."""
+
+    accept_peer: Callable[[PeerInfo, Callable[[str | None], None]], None] = lambda _info, answer: answer(None)
+    accept_channel: Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None] = (
+        lambda _request, answer: answer(None)
+    )
+    accept_payment: Callable[[IncomingPayment, Callable[[bool], None]], None] = lambda _payment, answer: answer(True)
+
+
+class NodeCore:
+    """Construct with ``await NodeCore.load(...)``; then post mail to ``engine`` and run turns."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        services: Services,
+        host: Host,
+        questions: Questions,
+        epoch: int,
+        node_id: NodeId,
+    ) -> None:
+        self.config = config
+        self.services = services
+        self.host = host
+        self.node_id = node_id
+        self.engine = Engine(services.store, host, epoch)
+        engine, journal = self.engine, self.engine.journal
+        caller = Caller(host, engine.post)
+        self.events = EventLog(services.store, journal)
+        self.on_published: Callable[[], None] = lambda: None
+        self.fees = FeeCache(services.fee_estimators, host, caller)
+        self.tracker = TxTracker(services.broadcasters, caller, self.publish)
+        self.channels = ChannelManager(
+            host=host,
+            caller=caller,
+            post=engine.post,
+            after_commit=engine.after_commit,
+            journal=journal,
+            signer=services.channel_signer,
+            wallet=services.wallet,
+            fees=self.fees,
+            tracker=self.tracker,
+            policy=config.policy,
+            chain_hash=config.network.chain_hash,
+            local_features=LOCAL_FEATURES,
+            publish=self.publish,
+        )
+        self.opener = Opener(
+            host=host,
+            caller=caller,
+            journal=journal,
+            channels=self.channels,
+            signer=services.channel_signer,
+            onchain_signer=services.onchain_signer,
+            wallet=services.wallet,
+            fees=self.fees,
+            ask_accept=questions.accept_channel,
+        )
+        self.payments = PaymentManager(
+            host=host,
+            caller=caller,
+            journal=journal,
+            channels=self.channels,
+            identity=services.node_identity,
+            publish=self.publish,
+            ask_payment=questions.accept_payment,
+        )
+        self.chain = ChainMonitor(
+            source=services.chain_source,
+            network=config.network,
+            host=host,
+            caller=caller,
+            post=engine.post,
+            after_commit=engine.after_commit,
+            journal=journal,
+            tracker=self.tracker,
+            wallet=services.wallet,
+            channels=self.channels,
+            publish=self.publish,
+        )
+        self.channels.on_watch = self._on_watch
+        self.peers = PeerManager(
+            host=host,
+            caller=caller,
+            post=engine.post,
+            identity=services.node_identity,
+            local_node_id=node_id,
+            features=LOCAL_FEATURES,
+            chain_hash=config.network.chain_hash,
+            channels=self.channels,
+            opener=self.opener,
+            ask_peer=questions.accept_peer,
+        )
+        engine.set_participants(
+            (
+                _Waiting(self.opener),
+                self.channels,
+                self.payments,
+                self.chain,
+                _EventPart(self.events, lambda: self.on_published()),
+                self.tracker,
+                self.peers,
+            )
+        )
+        engine.on_degraded = self._on_degraded
+        engine.reload = self._reload_wallet
+
+    @classmethod
+    async def load(
+        cls, config: NodeConfig, services: Services, host: Host, questions: Questions | None = None
+    ) -> "NodeCore":
+        """Open the store, check that it is ours, load every part. Nothing is sent yet: run a turn next."""
+        if config.network is Network.MAINNET:
+            raise MainnetRefused
+        store = services.store
+        epoch = await store.open(config.network)
+        node_id = await services.node_identity.node_id()
+        owner = await store.get(keyspace.META + b"node_id")
+        if owner is not None and owner != node_id:
+            raise LeydenError(
+                f"the database belongs to node {owner.hex()}, the keys to {node_id.hex()}: "
+                "point data_dir at the folder of these keys"
+            )
+        core = cls(config, services, host, questions or Questions(), epoch, node_id)
+        if owner is None:
+            core.engine.journal.put(keyspace.META + b"node_id", node_id)
+        await core._load_rows()
+        return core
+
+    async def _load_rows(self) -> None:
+        store = self.services.store
+        await self.events.load()
+        await self.services.wallet.load(keyspace.WALLET, await store.scan(keyspace.WALLET), self.services.destinations)
+        await self.services.wallet.top_up()
+        self.chain.load(await store.scan(keyspace.CHAIN), self.config.birth_height)
+        self.tracker.load(await store.scan(keyspace.TRANSACTION))
+        self.peers.load(await store.scan(keyspace.PEER))
+        self.payments.load(
+            await store.scan(keyspace.INVOICE),
+            await store.scan(keyspace.PAYMENT),
+            await store.scan(keyspace.MAILBOX),
+        )
+        by_channel: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for area in keyspace.CHANNEL_AREAS:
+            for key, value in await store.scan(area):
+                by_channel.setdefault(key[1:33], []).append((key, value))
+        self.engine.post(self.chain.watch_wallet)
+        self.engine.post(lambda: self.channels.restore(list(by_channel.values())))
+        self.engine.post(self.payments.resume)
+        self.engine.post(self.fees.refresh)
+
+    def publish(self, event: NodeEvent) -> None:
+        self.events.append(int(self.host.wall_time()), event)  # type: ignore[arg-type]
+
+    def _on_watch(self, _actor: ChannelActor, watch: Watch) -> None:
+        self.chain.watch(watch.script, watch.outpoint)
+
+    def _on_degraded(self, reason: str) -> None:
+        if reason:
+            log.error("storage_degraded", reason=reason)
+        else:
+            self.publish(Alarm(subject="storage", text="storage works again"))
+
+    async def _reload_wallet(self) -> None:
+        rows = await self.services.store.scan(keyspace.WALLET)
+        await self.services.wallet.load(keyspace.WALLET, rows, self.services.destinations)
+        await self.services.wallet.top_up()
+
+
+class _Waiting:
+    """Answers the callers of ``open`` at the end of a turn."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+
+    def end_turn(self) -> bool:
+        return False
+
+    def write(self, journal: Journal) -> None:
+        pass
+
+    def commit(self) -> None:
+        self._opener.check_waiting()
+
+    def rollback(self) -> None:
+        self._opener.check_waiting()
+
+
+class _EventPart:
+    def __init__(self, events: EventLog, published: Callable[[], None]) -> None:
+        self._events = events
+        self._published = published
+
+    def end_turn(self) -> bool:
+        return False
+
+    def write(self, journal: Journal) -> None:
+        pass
+
+    def commit(self) -> None:
+        if self._events.commit():
+            self._published()
+
+    def rollback(self) -> None:
+        self._events.rollback()

@@ -1,0 +1,264 @@
+"""The asyncio side: sockets, timers, tasks. It owns no state of the node."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from leyden.hooks.services import ChainSource, StoreFenced
+from leyden.node.core import NodeCore
+from leyden.node.host import TimerHandle
+from leyden.node.peer import Peer
+from leyden.types import NodeId
+
+log = structlog.get_logger("leyden.driver")
+
+T = TypeVar("T")
+DIAL_TIMEOUT = 10.0
+CHAIN_QUEUE = 64
+"""Blocks that may wait for their turn before the chain source is held back."""
+SUSPENDED_SECONDS = 1.0
+
+
+class AsyncioHost:
+    """``leyden.node.host.Host`` on the running loop. ``run_turn`` is set by the driver."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._scheduled = False
+        self.run_turn: Callable[[], None] = lambda: None
+
+    def wall_time(self) -> float:
+        return time.time()
+
+    def entropy(self, length: int) -> bytes:
+        return secrets.token_bytes(length)
+
+    def wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self.run_turn()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
+        return self._loop.call_later(seconds, callback)
+
+    def spawn(
+        self, work: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None], name: str
+    ) -> None:
+        def finished(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                return
+            error = task.exception()
+            if error is not None:
+                done(None, error)
+            else:
+                done(task.result(), None)
+
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(finished)
+
+    async def close(self) -> None:
+        """Cancel and await everything that was spawned."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class PeerSocket(asyncio.Protocol):
+    """One TCP connection. Reading pauses while the peer does not take what we write."""
+
+    def __init__(self, driver: "Driver", remote_node_id: NodeId | None) -> None:
+        self._driver = driver
+        self._remote_node_id = remote_node_id
+        self._transport: asyncio.Transport | None = None
+        self._peer: Peer | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            return
+        self._transport = transport
+        if self._remote_node_id is None and not self._driver.core.peers.may_accept():
+            transport.abort()
+            return
+        name = transport.get_extra_info("peername")
+        address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+        self._driver.sockets.add(self)
+        self._driver.post(lambda: self._begin(address))
+
+    def _begin(self, address: str) -> None:
+        self._peer = self._driver.core.peers.new_connection(self, address, self._remote_node_id)
+
+    def data_received(self, data: bytes) -> None:
+        self._driver.post(lambda: self._receive(data))
+
+    def _receive(self, data: bytes) -> None:
+        if self._peer is not None:
+            self._driver.core.peers.receive(self._peer, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._driver.sockets.discard(self)
+        self._driver.post(self._lost)
+
+    def _lost(self) -> None:
+        if self._peer is not None:
+            self._peer.on_socket_closed()
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # -- leyden.node.peer.Wire ---------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Driver:
+    """Runs turns when there is mail, pumps the chain source, dials and listens."""
+
+    def __init__(self, host: AsyncioHost) -> None:
+        self.host = host
+        self.sockets: set[PeerSocket] = set()
+        self.fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._core: NodeCore | None = None
+        self._server: asyncio.Server | None = None
+        self._turning: asyncio.Task[None] | None = None
+        self._again = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._last_tick = 0.0
+        self._stopping = False
+        host.run_turn = self._run_turn
+
+    @property
+    def core(self) -> NodeCore:
+        if self._core is None:
+            raise RuntimeError("the driver has no node yet")
+        return self._core
+
+    def attach(self, core: NodeCore) -> None:
+        self._core = core
+        core.peers.dial = self._dial
+        self._last_tick = time.monotonic()
+        self.host.call_later(0.5, self._watch_clock)
+
+    def post(self, work: Callable[[], None]) -> None:
+        self.core.engine.post(work)
+
+    # -- turns -------------------------------------------------------------------------------------------------------
+
+    def _run_turn(self) -> None:
+        """A turn whose store answers inline runs here and now; one that has to wait goes on as a task."""
+        if self._core is None:
+            return
+        if self._turning is not None:
+            self._again = True
+            return
+        turn = self.core.engine.turn()
+        if getattr(self.core.services.store, "inline", False):
+            try:
+                turn.send(None)
+            except StopIteration:
+                return
+            except StoreFenced as error:
+                self._fail(error)
+                return
+            turn.close()
+            self._fail(RuntimeError("the store declares itself inline and suspended"))
+            return
+        self._turning = asyncio.get_running_loop().create_task(turn, name="turn")
+        self._turning.add_done_callback(self._turn_done)
+
+    def _turn_done(self, task: "asyncio.Task[None]") -> None:
+        self._turning = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+        elif self._again:
+            self._again = False
+            self.host.wake()
+
+    def _fail(self, error: BaseException) -> None:
+        log.critical("node_stops", reason=str(error))
+        if not self.fatal.done():
+            self.fatal.set_result(error)
+
+    def _watch_clock(self) -> None:
+        """An oversleep means that the machine was suspended: peers are stale, the chain may have moved."""
+        now = time.monotonic()
+        overslept = now - self._last_tick - 0.5 > SUSPENDED_SECONDS
+        self._last_tick = now
+        if self._stopping:
+            return
+        if overslept:
+            log.warning("was_suspended", seconds=round(now - self._last_tick, 1))
+            self.post(self.core.tracker.repeat)
+        self.host.call_later(0.5, self._watch_clock)
+
+    # -- chain -------------------------------------------------------------------------------------------------------
+
+    async def pump(self, source: ChainSource) -> None:
+        """Every event of the source becomes mail; at most ``CHAIN_QUEUE`` wait for their commit."""
+        room = asyncio.Semaphore(CHAIN_QUEUE)
+        async for event in source.events():
+            await room.acquire()
+            self.core.engine.request(
+                lambda event=event: self.core.chain.on_event(event),  # type: ignore[misc]
+                lambda _: room.release(),
+                lambda _: room.release(),
+            )
+
+    # -- sockets -----------------------------------------------------------------------------------------------------
+
+    async def listen(self, address: tuple[str, int]) -> tuple[str, int]:
+        """Listen and return the address that was really bound."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: PeerSocket(self, None), *address)
+        bound = self._server.sockets[0].getsockname()
+        return str(bound[0]), int(bound[1])
+
+    def _dial(self, node_id: NodeId, host: str, port: int) -> None:
+        async def connect() -> None:
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                await loop.create_connection(lambda: PeerSocket(self, node_id), host, port)
+
+        def done(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                reason = OSError("timed out") if isinstance(error, TimeoutError) else error
+                self.post(lambda: self.core.peers.on_dial_failed(node_id, reason))
+
+        self.host.spawn(connect(), done, f"dial {host}:{port}")
+
+    async def close(self) -> None:
+        """Stop listening, let the last turn flush, close every socket."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+        self.post(self.core.peers.close_all)
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if not self.sockets and not self.core.engine.has_mail:
+                break
+        await self.host.close()
+        if self._turning is not None:
+            await asyncio.gather(self._turning, return_exceptions=True)

@@ -1,0 +1,549 @@
+"""``Node``: the typed asynchronous API of a running node.
+
+Every method that changes something returns when the change is durable. Amounts are what their names say; ids are bytes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from leyden.bitcoin import TxOut, decode_address, encode_address
+from leyden.channel import ChannelError
+from leyden.channel.events import ForceClose, Shutdown
+from leyden.crypto import sha256
+from leyden.hooks.types import (
+    AcceptTerms,
+    BroadcastKind,
+    Destination,
+    DestinationPurpose,
+    FundedTransaction,
+    IncomingPayment,
+    LoggedEvent,
+    OpenRequest,
+    PeerInfo,
+    Refusal,
+    SpendRequest,
+    WalletBalance,
+)
+from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice, parse_invoice
+from leyden.node import keyspace
+from leyden.node.channels import ChannelActor
+from leyden.node.core import NodeConfig, NodeCore, Questions, Services
+from leyden.node.driver import AsyncioHost, Driver
+from leyden.node.opening import attach_witnesses
+from leyden.node.payments import PaymentError
+from leyden.node.views import (
+    ChannelView,
+    InvoiceView,
+    NodeInfo,
+    PaymentView,
+    PeerView,
+    view_channel,
+    view_payment,
+    view_peer,
+)
+from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
+from leyden.payments.records import decode_invoice_record, decode_payment_record
+from leyden.types import (
+    BlockHeight,
+    ChannelId,
+    CltvDelta,
+    FeeRatePerKw,
+    LeydenError,
+    Msat,
+    NodeId,
+    PaymentHash,
+    PaymentSecret,
+    Preimage,
+    Sat,
+    Txid,
+)
+from leyden.wire.features import Context, Feature, make_features
+
+log = structlog.get_logger("leyden.node")
+
+T = TypeVar("T")
+MIN_FINAL_CLTV = CltvDelta(42)
+NOTHING = Msat(0)
+INVOICE_FEATURES = make_features(Context.INVOICE, required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET))
+
+
+class Hooks(Protocol):
+    """The questions and notices of plugins, as the dispatcher answers them."""
+
+    async def accept_peer(self, info: PeerInfo) -> str | None:
+        """The reason of a refusal, or ``None``."""
+        ...
+
+    async def accept_channel(self, request: OpenRequest) -> AcceptTerms | Refusal | None: ...
+
+    async def accept_payment(self, payment: IncomingPayment) -> bool: ...
+
+    async def approve_spend(self, request: SpendRequest) -> bool: ...
+
+    async def deliver_event(self, consumer: str, event: LoggedEvent) -> bool:
+        """False: the consumer failed and is told again later."""
+        ...
+
+    def event_consumers(self) -> tuple[str, ...]: ...
+
+    def asks(self, hook: str) -> bool:
+        """Whether any plugin answers this hook."""
+        ...
+
+
+class SpendRefused(LeydenError):
+    """A plugin or the key manager refused the payment; nothing was offered."""
+
+
+class UnknownChannel(LeydenError):
+    pass
+
+
+class Node:
+    """Make one with ``await Node.start(...)``."""
+
+    def __init__(self, core: NodeCore, driver: Driver, host: AsyncioHost, hooks: Hooks | None) -> None:
+        self.core = core
+        self.address: tuple[str, int] | None = None
+        self._driver = driver
+        self._host = host
+        self._hooks = hooks
+        self._published = asyncio.Event()
+        self._paying: set[PaymentHash] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        core.on_published = self._published.set
+
+    @classmethod
+    async def start(cls, config: NodeConfig, services: Services, hooks: Hooks | None = None) -> "Node":
+        """Load, follow the chain to its tip, then listen and dial. Returns when the node is ready for calls."""
+        host = AsyncioHost()
+        driver = Driver(host)
+        questions = Questions()
+        core = await NodeCore.load(config, services, host, questions)
+        driver.attach(core)
+        node = cls(core, driver, host, hooks)
+        node._ask_plugins(questions)
+        synced = _future()
+        core.chain.on_synced = lambda: _finish(synced, None, None)
+        await node._turn_done()
+        await core.chain.start_source()
+        node._tasks.append(asyncio.get_running_loop().create_task(driver.pump(services.chain_source), name="chain"))
+        try:
+            await _first(synced, driver.fatal, *node._tasks)
+            if config.listen is not None:
+                node.address = await driver.listen(config.listen)
+        except BaseException:
+            await node.stop()
+            raise
+        core.engine.post(core.peers.reconnect_all)
+        for node_id, host_name, port in config.connect:
+            core.engine.post(_connect_quietly(core, node_id, host_name, port))
+        for consumer in hooks.event_consumers() if hooks is not None else ():
+            node._tasks.append(
+                asyncio.get_running_loop().create_task(node._feed(consumer), name=f"events for {consumer}")
+            )
+        log.info("node_started", node_id=core.node_id.hex(), height=core.chain.height, address=node.address)
+        return node
+
+    async def stop(self) -> None:
+        """Finish the turn, close every connection, then the store. Safe to call twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self._driver.close()
+        await self.core.services.chain_source.stop()
+        await self.core.services.store.close()
+        log.info("node_stopped", node_id=self.core.node_id.hex())
+
+    async def failed(self) -> BaseException:
+        """Waits until the node cannot go on (another process took the store)."""
+        return await asyncio.shield(self._driver.fatal)
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.core.node_id
+
+    def info(self) -> NodeInfo:
+        core = self.core
+        return NodeInfo(
+            node_id=core.node_id.hex(),
+            network=core.config.network.name.lower(),
+            address=None if self.address is None else f"{core.node_id.hex()}@{self.address[0]}:{self.address[1]}",
+            height=core.chain.height,
+            synced=core.chain.synced,
+            peers=len(core.peers.connected()),
+            channels=len(core.channels.channels()),
+            pending_payments=len(core.payments.pending()),
+            degraded=core.engine.degraded,
+            last_event=core.events.last_index,
+        )
+
+    def peers(self) -> list[PeerView]:
+        core = self.core
+        return [
+            view_peer(peer, len(core.channels.of_peer(peer.node_id))) for peer in core.peers.connected() if peer.node_id
+        ]
+
+    def channels(self) -> list[ChannelView]:
+        return [view_channel(channel) for channel in self.core.channels.channels()]
+
+    def wallet_balance(self) -> WalletBalance:
+        return self.core.services.wallet.balance()
+
+    def transactions(self) -> list[dict[str, str | int]]:
+        """On-chain transactions of ours that are not irrevocable yet, with the last refusal of a broadcaster."""
+        tracker = self.core.tracker
+        return [
+            {
+                "txid": txid[::-1].hex(),
+                "kind": kind.value,
+                "confirmed_height": height,
+                "refused": tracker.refusals.get(txid, ""),
+            }
+            for txid, kind, height in tracker.pending()
+        ]
+
+    # -- peers and channels --------------------------------------------------------------------------------------------
+
+    async def connect(self, node_id: NodeId, host: str, port: int) -> None:
+        """Returns when ``init`` was exchanged and nobody vetoed. ``ConnectFailed`` otherwise."""
+        done = _future()
+        self.core.engine.post(lambda: self.core.peers.connect(node_id, host, port, lambda e: _finish(done, None, e)))
+        await done
+
+    async def disconnect(self, node_id: NodeId) -> bool:
+        return await self._call(lambda: self.core.peers.disconnect(node_id))
+
+    async def open_channel(
+        self,
+        node_id: NodeId,
+        funding: Sat,
+        *,
+        push: Msat = NOTHING,
+        announce: bool = False,
+        feerate: FeeRatePerKw | None = None,
+    ) -> ChannelId:
+        """Returns the channel id once the funding transaction is durable and handed to the broadcasters."""
+        await self._approve("channel", Msat(funding * 1000), Msat(0), node_id.hex())
+        peer = self.core.peers.get(node_id)
+        if peer is None:
+            raise LeydenError(f"not connected to {node_id.hex()}: connect first")
+        done = _future()
+        self.core.engine.post(
+            lambda: self.core.opener.open(
+                peer,
+                funding,
+                push,
+                announce,
+                feerate,
+                lambda channel_id: _finish(done, channel_id, None),
+                lambda error: _finish(done, None, error),
+            )
+        )
+        return ChannelId(await done)
+
+    async def close_channel(
+        self, channel_id: ChannelId, *, force: bool = False, script: bytes = b"", feerate: FeeRatePerKw | None = None
+    ) -> None:
+        """Begin a cooperative close, or broadcast our commitment (``force``). Returns when that decision is durable."""
+        command: ForceClose | Shutdown
+        command = ForceClose(reason="asked for") if force else Shutdown(script=script, feerate=feerate)
+        await self._call(lambda: self.core.channels.apply(self._actor(channel_id), command))
+
+    def _actor(self, channel_id: ChannelId) -> ChannelActor:
+        actor = self.core.channels.get(channel_id)
+        if actor is None:
+            raise UnknownChannel(f"no channel {channel_id.hex()}")
+        return actor
+
+    # -- payments ------------------------------------------------------------------------------------------------------
+
+    async def create_invoice(
+        self, amount_msat: Msat | None, description: str, *, expiry: int = 3600, label: str = ""
+    ) -> InvoiceView:
+        """A signed BOLT 11 invoice, stored before it is returned. ``amount_msat`` None: the payer chooses."""
+        preimage = Preimage(self._host.entropy(32))
+        now = int(self._host.wall_time())
+        unsigned = UnsignedInvoice(
+            network=self.core.config.network,
+            amount_msat=amount_msat,
+            timestamp=now,
+            payment_hash=PaymentHash(sha256(preimage)),
+            payment_secret=PaymentSecret(self._host.entropy(32)),
+            description=description,
+            expiry=expiry,
+            min_final_cltv_expiry_delta=MIN_FINAL_CLTV,
+            features=INVOICE_FEATURES,
+            payee=self.node_id,
+        )
+        hrp, data = encode_invoice(unsigned)
+        signature, recovery_id = await self.core.services.node_identity.sign_bolt11(hrp, data)
+        invoice = attach_signature(unsigned, hrp, data, signature, recovery_id)
+        record = InvoiceRecord(
+            payment_hash=unsigned.payment_hash,
+            preimage=preimage,
+            payment_secret=unsigned.payment_secret,
+            amount_msat=amount_msat or Msat(0),
+            bolt11=invoice.text,
+            created=now,
+            expiry=expiry,
+            min_final_cltv=MIN_FINAL_CLTV,
+            label=label,
+        )
+        await self._call(lambda: self.core.payments.add_invoice(record))
+        return _view_invoice(record)
+
+    async def pay(
+        self, bolt11: str, amount_msat: Msat | None = None, *, key: str = "", timeout: float | None = None
+    ) -> PaymentView:
+        """Pay an invoice and wait for the end. A payment already begun is never begun again: its outcome is returned.
+
+        ``PaymentError`` when it cannot start; ``TimeoutError`` after ``timeout`` seconds (the payment goes on).
+        """
+        invoice = parse_invoice(bolt11, self.core.config.network)
+        amount = self._amount(invoice, amount_msat)
+        payment_hash = invoice.payment_hash
+        earlier = await self._payment_record(payment_hash)
+        if earlier is not None and earlier.status == PaymentStatus.SUCCEEDED:
+            if key and earlier.key == key:
+                return view_payment(earlier)
+            raise PaymentError("this payment hash was already paid")
+        if self.core.payments.is_pending(payment_hash) or payment_hash in self._paying:
+            if key and earlier is not None and earlier.key == key:
+                return view_payment(await self._outcome(payment_hash, timeout))
+            raise PaymentError("this payment hash is already being paid")
+        self._paying.add(payment_hash)
+        try:
+            await self._approve("payment", amount, Msat(0), invoice.payee.hex())
+            approval = self.core.services.payment_approval
+            if not await approval.approve_bolt11(invoice.text, amount):
+                raise SpendRefused("the key manager refused the payment")
+            waiting = self._wait_payment(payment_hash)
+            await self._call(lambda: self.core.payments.send(invoice, amount, key))
+        finally:
+            self._paying.discard(payment_hash)
+        async with asyncio.timeout(timeout):
+            record: PaymentRecord = await waiting
+        return view_payment(record)
+
+    def _amount(self, invoice: Invoice, asked: Msat | None) -> Msat:
+        amount = invoice.amount_msat if asked is None else asked
+        if amount is None or amount <= 0:
+            raise PaymentError("the invoice names no amount: say how much to pay")
+        if invoice.amount_msat is not None and not invoice.amount_msat <= amount <= 2 * invoice.amount_msat:
+            raise PaymentError(f"{amount} msat is not between the invoice's {invoice.amount_msat} msat and twice that")
+        return amount
+
+    def _wait_payment(self, payment_hash: PaymentHash) -> "asyncio.Future[PaymentRecord]":
+        waiting: asyncio.Future[PaymentRecord] = asyncio.get_running_loop().create_future()
+        self.core.payments.wait(payment_hash, lambda record: _finish(waiting, record, None))
+        return waiting
+
+    async def _outcome(self, payment_hash: PaymentHash, timeout: float | None) -> PaymentRecord:
+        waiting = self._wait_payment(payment_hash)
+        record = await self._payment_record(payment_hash)
+        if record is not None and record.status != PaymentStatus.PENDING:
+            return record
+        async with asyncio.timeout(timeout):
+            return await waiting
+
+    async def _payment_record(self, payment_hash: PaymentHash) -> PaymentRecord | None:
+        row = await self.core.services.store.get(keyspace.payment_key(payment_hash))
+        return None if row is None else decode_payment_record(row)
+
+    async def payment(self, payment_hash: PaymentHash) -> PaymentView | None:
+        record = await self._payment_record(payment_hash)
+        return None if record is None else view_payment(record)
+
+    async def payments(self) -> list[PaymentView]:
+        rows = await self.core.services.store.scan(keyspace.PAYMENT)
+        return [view_payment(decode_payment_record(row)) for _, row in rows]
+
+    async def invoice(self, payment_hash: PaymentHash) -> InvoiceView | None:
+        row = await self.core.services.store.get(keyspace.invoice_key(payment_hash))
+        return None if row is None else _view_invoice(decode_invoice_record(row))
+
+    async def invoices(self) -> list[InvoiceView]:
+        rows = await self.core.services.store.scan(keyspace.INVOICE)
+        return [_view_invoice(decode_invoice_record(row)) for _, row in rows]
+
+    # -- wallet --------------------------------------------------------------------------------------------------------
+
+    async def new_address(self) -> str:
+        def hand_out() -> Destination:
+            destination, changes = self.core.services.wallet.next_destination(DestinationPurpose.RECEIVE)
+            self.core.engine.journal.merge(changes)
+            return destination
+
+        destination = await self._call(hand_out)
+        await self.core.services.wallet.top_up()
+        self.core.engine.post(self.core.chain.watch_wallet)
+        return encode_address(destination.script, self.core.config.network)
+
+    async def send_coins(self, address: str, amount: Sat, *, feerate: FeeRatePerKw | None = None) -> Txid:
+        """Pay an address from the wallet. Returns the txid once the transaction is durable and broadcast."""
+        core = self.core
+        script = decode_address(address, core.config.network)
+        await self._approve("onchain", Msat(amount * 1000), Msat(0), address)
+        claim = f"send:{self._host.entropy(16).hex()}"
+        rate = feerate or core.fees.rates.funding
+
+        def fund() -> FundedTransaction:
+            funded, changes = core.services.wallet.fund(
+                claim, [TxOut(value=amount, script=script)], rate, BlockHeight(core.chain.height)
+            )
+            core.engine.journal.merge(changes)
+            return funded
+
+        funded = await self._call(fund)
+        spent = [entry.output for entry in funded.inputs]
+        try:
+            witnesses = await core.services.onchain_signer.sign_transaction(funded.tx, funded.inputs, spent)
+        except LeydenError:
+            await self._call(lambda: core.engine.journal.merge(core.services.wallet.release(claim)))
+            raise
+        tx = attach_witnesses(funded, witnesses)
+
+        def commit() -> None:
+            core.engine.journal.merge(core.services.wallet.on_unconfirmed(tx))
+            core.tracker.track(tx, BroadcastKind.WALLET)
+
+        await self._call(commit)
+        return tx.txid
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    async def events(self, after: int = 0, limit: int = 100) -> list[LoggedEvent]:
+        return await self.core.events.read(after, limit)
+
+    async def follow(self, after: int) -> AsyncIterator[LoggedEvent]:
+        """Every event after the cursor ``after``, then each new one as it becomes durable."""
+        while True:
+            self._published.clear()
+            for event in await self.core.events.read(after):
+                after = event.index
+                yield event
+            if after >= self.core.events.last_index:
+                await self._published.wait()
+
+    async def _feed(self, consumer: str) -> None:
+        """Bring the log to one plugin: at least once, in order, its cursor durable, retried alone."""
+        if self._hooks is None:
+            return
+        delay = 1.0
+        after = await self.core.events.cursor(consumer)
+        while True:
+            batch = await self.core.events.read(after, 20)
+            for event in batch:
+                while not await self._hooks.deliver_event(consumer, event):
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 60.0)
+                delay, after = 1.0, event.index
+            if batch:
+                await self._call(lambda index=after: self.core.events.set_cursor(consumer, index))  # type: ignore[misc]
+            else:
+                await asyncio.sleep(0.05) if after < self.core.events.last_index else await self._wait_published()
+
+    async def _wait_published(self) -> None:
+        last = self.core.events.last_index
+        while self.core.events.last_index == last:
+            self._published.clear()
+            await self._published.wait()
+
+    # -- plumbing ------------------------------------------------------------------------------------------------------
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a turn; the value once that turn is durable."""
+        done = _future()
+        self.core.engine.request(
+            work, lambda value: _finish(done, value, None), lambda error: _finish(done, None, error)
+        )
+        result: T = await done
+        return result
+
+    async def _turn_done(self) -> None:
+        await self._call(lambda: None)
+
+    async def _approve(self, kind: str, amount: Msat, max_fee: Msat, destination: str) -> None:
+        if self._hooks is None or not self._hooks.asks("approve_spend"):
+            return
+        request = SpendRequest(kind=kind, amount_msat=amount, max_fee_msat=max_fee, destination=destination)
+        if not await self._hooks.approve_spend(request):
+            raise SpendRefused(f"a plugin refused to spend {amount} msat on a {kind}")
+
+    def _ask_plugins(self, questions: Questions) -> None:
+        """Questions go to plugins only where one answers them; the answer is mail of a later turn."""
+        hooks = self._hooks
+        if hooks is None:
+            return
+        if hooks.asks("accept_peer"):
+            questions.accept_peer = lambda info, answer: self._ask(
+                hooks.accept_peer(info), answer, "refused by a plugin", "accept_peer"
+            )
+        if hooks.asks("accept_channel"):
+            refusal = Refusal(reason="not accepting channels right now")
+            questions.accept_channel = lambda request, answer: self._ask(
+                hooks.accept_channel(request), answer, refusal, "accept_channel"
+            )
+        if hooks.asks("accept_payment"):
+            questions.accept_payment = lambda payment, answer: self._ask(
+                hooks.accept_payment(payment), answer, False, "accept_payment"
+            )
+
+    def _ask(self, work: Coroutine[Any, Any, T], answer: Callable[[T], None], on_error: T, name: str) -> None:
+        def done(value: T | None, error: BaseException | None) -> None:
+            said = on_error if error is not None else value
+            self.core.engine.post(lambda: answer(said))  # type: ignore[arg-type]
+
+        self._host.spawn(work, done, name)
+
+
+def _future() -> "asyncio.Future[Any]":
+    return asyncio.get_running_loop().create_future()
+
+
+def _finish(future: "asyncio.Future[Any]", value: object, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+async def _first(*futures: "asyncio.Future[Any]") -> None:
+    """Until the first of these is done; raises what it raised, or the fatal error it carries."""
+    done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    for future in done:
+        result = future.result()
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _connect_quietly(core: NodeCore, node_id: NodeId, host: str, port: int) -> Callable[[], None]:
+    def note(error: BaseException | None) -> None:
+        if error is not None:
+            log.warning("not_connected", reason=str(error))
+
+    return lambda: core.peers.connect(node_id, host, port, note)
+
+
+def _view_invoice(record: InvoiceRecord) -> InvoiceView:
+    return InvoiceView(
+        payment_hash=record.payment_hash.hex(),
+        bolt11=record.bolt11,
+        amount_msat=record.amount_msat or None,
+        expires_at=record.expires_at(),
+        label=record.label,
+        status=InvoiceStatus(record.status).name.lower(),
+        received_msat=record.received_msat,
+    )
+
+
+__all__ = ["ChannelError", "Hooks", "Node", "SpendRefused", "UnknownChannel"]

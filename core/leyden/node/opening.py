@@ -1,0 +1,261 @@
+"""Opening channels: limits and questions before keys are made, keys before messages, coins before promises."""
+
+from collections.abc import Callable
+
+import structlog
+
+from leyden.bitcoin import Transaction, TxOut, finalize_transaction
+from leyden.channel import OPENING, ChannelError, OpenParams, check_open_channel, open_channel, receive_open_channel
+from leyden.channel.effects import FundingAbandoned, FundingNeeded
+from leyden.channel.events import FailChannel, ProvideFunding
+from leyden.hooks.services import ChannelSigner, OnchainSigner, Wallet
+from leyden.hooks.signing import NewChannelKeys
+from leyden.hooks.types import AcceptTerms, FundedTransaction, OpenRequest, Refusal
+from leyden.node.channels import ChannelActor, ChannelManager
+from leyden.node.fees import FeeCache
+from leyden.node.host import Caller, Host
+from leyden.node.journal import Journal
+from leyden.node.peer import Peer
+from leyden.types import (
+    BlockHeight,
+    ChannelId,
+    CltvDelta,
+    FeeRatePerKw,
+    KeysId,
+    LeydenError,
+    Msat,
+    NodeId,
+    RuleViolation,
+    Sat,
+    clean_text,
+)
+from leyden.wire import OpenChannel
+
+log = structlog.get_logger("leyden.opening")
+
+MAX_UNFUNDED_PER_PEER = 4
+MAX_UNFUNDED_PEERS = 50
+
+AskAccept = Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None]
+
+
+class OpenRefused(LeydenError):
+    """The channel was not opened; the text says by whom and why."""
+
+
+class Opener:
+    """Starts openings in both roles and feeds the ChannelManager with what they need."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        caller: Caller,
+        journal: Journal,
+        channels: ChannelManager,
+        signer: ChannelSigner,
+        onchain_signer: OnchainSigner,
+        wallet: Wallet,
+        fees: FeeCache,
+        ask_accept: AskAccept,
+    ) -> None:
+        self._host = host
+        self._caller = caller
+        self._journal = journal
+        self._channels = channels
+        self._signer = signer
+        self._onchain_signer = onchain_signer
+        self._wallet = wallet
+        self._fees = fees
+        self._ask_accept = ask_accept
+        self._asking: set[tuple[NodeId, bytes]] = set()
+        self._waiting: dict[ChannelId, tuple[Callable[[ChannelId], None], Callable[[BaseException], None]]] = {}
+        channels.on_funding = self._on_funding
+
+    # -- by us -----------------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        peer: Peer,
+        funding: Sat,
+        push: Msat,
+        announce: bool,
+        feerate: FeeRatePerKw | None,
+        done: Callable[[ChannelId], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """``done`` with the channel id once the funding transaction is out, ``failed`` with the reason otherwise."""
+        if self._fees.stale:
+            failed(OpenRefused("no fresh fee estimate: check the fee estimator before opening a channel"))
+            return
+        if funding > self._wallet.balance().confirmed:
+            failed(OpenRefused(f"not enough coins: {funding} sat asked, {self._wallet.balance().confirmed} confirmed"))
+            return
+        node_id = peer.node_id
+        if node_id is None:
+            failed(OpenRefused("the peer is not connected"))
+            return
+        keys_id = KeysId(self._host.entropy(32))
+        params = OpenParams(
+            keys_id=keys_id,
+            claim_id=f"open:{keys_id.hex()}",
+            funding_satoshis=funding,
+            push_msat=push,
+            announce=announce,
+            feerate=feerate,
+        )
+
+        def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
+            if keys is None:
+                failed(OpenRefused(f"the signer gave no keys: {error}"))
+                return
+            try:
+                channel, effects = open_channel(params, keys, self._channels.env(node_id))
+            except ChannelError as refused:
+                failed(refused)
+                return
+            actor = self._channels.add(channel, effects, node_id)
+            self._waiting[actor.channel.config.temporary_channel_id] = (done, failed)
+
+        self._caller.call(self._signer, self._signer.new_channel(keys_id), with_keys, "new channel keys")
+
+    def settle(self, temporary: ChannelId, channel_id: ChannelId | None, reason: str) -> None:
+        """The opening that began as ``temporary`` is funded, or ended without."""
+        waiting = self._waiting.pop(temporary, None)
+        if waiting is not None:
+            done, failed = waiting
+            if channel_id is not None:
+                done(channel_id)
+            else:
+                failed(OpenRefused(reason))
+
+    def check_waiting(self) -> None:
+        """Answer callers whose channel left the opening states (called at the end of each turn)."""
+        if not self._waiting:
+            return
+        live = {actor.config.temporary_channel_id: actor for actor in self._channels.channels()}
+        for temporary in list(self._waiting):
+            channel = live.get(temporary)
+            if channel is None:
+                self.settle(temporary, None, self._channels.why_gone(temporary))
+            elif channel.lifecycle not in OPENING:
+                self.settle(temporary, channel.channel_id, "")
+
+    # -- by the peer -----------------------------------------------------------------------------------------------
+
+    def on_open_channel(self, peer: Peer, message: OpenChannel) -> None:
+        """Check, ask, make keys, accept. Nothing of a refused proposal is kept."""
+        node_id = peer.node_id
+        if node_id is None:
+            return
+        temporary = ChannelId(message.temporary_channel_id)
+        refusal = self._why_not(node_id, message)
+        if refusal is not None:
+            peer.send_error(temporary, refusal)
+            return
+        request = OpenRequest(
+            node_id=node_id,
+            temporary_channel_id=temporary,
+            funding_satoshis=Sat(message.funding_satoshis),
+            push_msat=Msat(message.push_msat),
+            feerate_per_kw=FeeRatePerKw(message.feerate_per_kw),
+            to_self_delay=CltvDelta(message.to_self_delay),
+            announce=bool(message.channel_flags & 1),
+            channel_type=message.channel_type or b"",
+        )
+        self._asking.add((node_id, temporary))
+
+        def answered(answer: AcceptTerms | Refusal | None) -> None:
+            self._asking.discard((node_id, temporary))
+            if isinstance(answer, Refusal):
+                peer.send_error(temporary, clean_text(answer.reason))
+                return
+            self._accept(peer, node_id, message, answer)
+
+        self._ask_accept(request, answered)
+
+    def _why_not(self, node_id: NodeId, message: OpenChannel) -> str | None:
+        if self._fees.stale:
+            return "not accepting channels right now"
+        unfunded = self._channels.unfunded()
+        for asking, _ in self._asking:
+            unfunded[asking] = unfunded.get(asking, 0) + 1
+        if unfunded.get(node_id, 0) >= MAX_UNFUNDED_PER_PEER:
+            return f"more than {MAX_UNFUNDED_PER_PEER} channels without funding"
+        if node_id not in unfunded and len(unfunded) >= MAX_UNFUNDED_PEERS:
+            return "too many peers have channels without funding"
+        temporary = ChannelId(message.temporary_channel_id)
+        if (node_id, temporary) in self._asking:
+            return "temporary_channel_id is already being decided on"
+        known = self._channels.get(temporary)
+        if known is not None and known.channel.lifecycle not in OPENING:
+            return "temporary_channel_id is in use"
+        try:
+            check_open_channel(message, self._channels.env(node_id))
+        except RuleViolation as violation:
+            return str(violation)
+        return None
+
+    def _accept(self, peer: Peer, node_id: NodeId, message: OpenChannel, terms: AcceptTerms | None) -> None:
+        keys_id = KeysId(self._host.entropy(32))
+
+        def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
+            if keys is None:
+                log.warning("no_channel_keys", reason=str(error))
+                peer.send_error(message.temporary_channel_id, "not accepting channels right now")
+                return
+            env = self._channels.env(node_id)
+            channel, effects = receive_open_channel(message, keys, env, keys_id=keys_id, terms=terms)
+            self._channels.add(channel, effects, node_id)
+
+        self._caller.call(self._signer, self._signer.new_channel(keys_id), with_keys, "new channel keys")
+
+    # -- coins -----------------------------------------------------------------------------------------------------
+
+    def _on_funding(self, actor: ChannelActor, delivery: FundingNeeded | FundingAbandoned) -> None:
+        if isinstance(delivery, FundingAbandoned):
+            self._journal.merge(self._wallet.release(delivery.claim_id))
+            return
+        output = TxOut(value=delivery.amount, script=delivery.script)
+        try:
+            funded, changes = self._wallet.fund(
+                delivery.claim_id, [output], self._fees.rates.funding, BlockHeight(self._channels.height)
+            )
+        except LeydenError as error:
+            self._channels.apply(actor, FailChannel(text=f"funding failed: {error}"))
+            return
+        self._journal.merge(changes)
+        self._sign_funding(actor, delivery, funded)
+
+    def _sign_funding(self, actor: ChannelActor, delivery: FundingNeeded, funded: FundedTransaction) -> None:
+        def signed(witnesses: tuple[tuple[bytes, ...], ...] | None, error: BaseException | None) -> None:
+            if self._channels.get(actor.channel.channel_id) is not actor:
+                self._journal.merge(self._wallet.release(delivery.claim_id))
+                return
+            if witnesses is None:
+                self._channels.apply(actor, FailChannel(text="the on-chain signer refused the funding transaction"))
+                log.warning("funding_not_signed", reason=str(error))
+                return
+            tx = attach_witnesses(funded, witnesses)
+            vout = next(i for i, o in enumerate(tx.outputs) if o.script == delivery.script)
+            self._channels.apply(actor, ProvideFunding(tx=tx, vout=vout))
+
+        spent = [entry.output for entry in funded.inputs]
+        work = self._onchain_signer.sign_transaction(funded.tx, funded.inputs, spent)
+        self._caller.call(self._onchain_signer, work, signed, "sign funding")
+
+
+def attach_witnesses(funded: FundedTransaction, witnesses: tuple[tuple[bytes, ...], ...]) -> Transaction:
+    """The finalised transaction. ``LeydenError`` if a witness is missing."""
+    by_index = {entry.index: witness for entry, witness in zip(funded.inputs, witnesses, strict=True)}
+    inputs = tuple(
+        type(tx_in)(
+            prevout=tx_in.prevout,
+            script_sig=tx_in.script_sig,
+            sequence=tx_in.sequence,
+            witness=by_index[index],
+        )
+        for index, tx_in in enumerate(funded.tx.inputs)
+    )
+    tx = Transaction(version=funded.tx.version, inputs=inputs, outputs=funded.tx.outputs, locktime=funded.tx.locktime)
+    return finalize_transaction(tx, [entry.output for entry in funded.inputs])

@@ -1,0 +1,278 @@
+"""PeerManager: connections in and out, one session per node, limits, vetting, reconnecting."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from leyden.hooks.services import NodeIdentity
+from leyden.hooks.types import PeerInfo
+from leyden.node import keyspace
+from leyden.node.channels import ChannelManager
+from leyden.node.host import Caller, Host
+from leyden.node.journal import Journal, Table
+from leyden.node.opening import Opener
+from leyden.node.peer import Peer, PeerState, Wire
+from leyden.types import ChannelId, LeydenError, NodeId
+from leyden.types.rules import C_141
+from leyden.wire import ErrorMessage, Init, Message, OpenChannel, OpenChannel2, WarningMessage
+from leyden.wire.features import Features
+
+log = structlog.get_logger("leyden.peers")
+
+MAX_PEERS_WITHOUT_CHANNEL = 2_500
+HANDSHAKES_PER_SECOND = 20
+HANDSHAKE_BURST = 100
+REPLACE_SECONDS = 3.0
+FIRST_RETRY = 0.5
+MAX_RETRY = 60.0
+
+AskPeer = Callable[[PeerInfo, Callable[[str | None], None]], None]
+Dial = Callable[[NodeId, str, int], None]
+
+
+class ConnectFailed(LeydenError):
+    """The peer could not be reached or was not kept."""
+
+
+class PeerAddress(msgspec.Struct, frozen=True, kw_only=True):
+    host: str
+    port: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(PeerAddress)
+
+
+class PeerManager:
+    """Owns every connection; a node id has at most one (C-141)."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        caller: Caller,
+        post: Callable[[Callable[[], None]], None],
+        identity: NodeIdentity,
+        local_node_id: NodeId,
+        features: Features,
+        chain_hash: bytes,
+        channels: ChannelManager,
+        opener: Opener,
+        ask_peer: AskPeer,
+    ) -> None:
+        self._host = host
+        self._caller = caller
+        self._post = post
+        self._identity = identity
+        self._local_node_id = local_node_id
+        self._init = Init(globalfeatures=b"", features=features.to_bytes(), networks=(chain_hash,))
+        self._chain_hash = chain_hash
+        self._channels = channels
+        self._opener = opener
+        self._ask_peer = ask_peer
+        self._connections: set[Peer] = set()
+        self._by_node: dict[NodeId, Peer] = {}
+        self._since: dict[NodeId, float] = {}
+        self._touched: dict[Peer, None] = {}
+        self._active: set[Peer] = set()
+        self._waiting: dict[NodeId, list[Callable[[BaseException | None], None]]] = {}
+        self._retry: dict[NodeId, float] = {}
+        self._tokens = float(HANDSHAKE_BURST)
+        self._tokens_at = 0.0
+        self._addresses: Table[NodeId, PeerAddress] = Table(
+            keyspace.PEER, lambda k: k, lambda a: b"\x01" + _encoder.encode(a), lambda row: _decoder.decode(row[1:])
+        )
+        self.dial: Dial = lambda _node, _host, _port: None
+        self.stopping = False
+
+    def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        self._addresses.load((NodeId(key[1:]), value) for key, value in rows)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def connected(self) -> list[Peer]:
+        return [peer for peer in self._by_node.values() if peer.state is PeerState.READY]
+
+    def get(self, node_id: NodeId) -> Peer | None:
+        peer = self._by_node.get(node_id)
+        return peer if peer is not None and peer.state is PeerState.READY else None
+
+    # -- connecting ------------------------------------------------------------------------------------------------
+
+    def connect(self, node_id: NodeId, host: str, port: int, done: Callable[[BaseException | None], None]) -> None:
+        """Dial unless connected; ``done(None)`` once the peer is accepted by both sides' rules."""
+        self._addresses.set(node_id, PeerAddress(host=host, port=port))
+        if self.get(node_id) is not None:
+            done(None)
+            return
+        self._waiting.setdefault(node_id, []).append(done)
+        self.dial(node_id, host, port)
+
+    def reconnect_all(self) -> None:
+        """Dial every channel peer that has an address (at start)."""
+        for node_id in self._channels.peer_nodes():
+            self._dial_known(node_id)
+
+    def _dial_known(self, node_id: NodeId) -> None:
+        address = self._addresses.get(node_id)
+        if address is not None and node_id not in self._by_node and not self.stopping:
+            self.dial(node_id, address.host, address.port)
+
+    def on_dial_failed(self, node_id: NodeId, error: BaseException) -> None:
+        self._answer(node_id, ConnectFailed(f"cannot reach {node_id.hex()}: {error}"))
+        self._retry_later(node_id)
+
+    def _retry_later(self, node_id: NodeId) -> None:
+        """Back off, for peers that we share a channel with."""
+        if self.stopping or not self._channels.of_peer(node_id) or node_id not in self._addresses:
+            return
+        delay = self._retry.get(node_id, FIRST_RETRY)
+        self._retry[node_id] = min(delay * 2, MAX_RETRY)
+        jitter = 0.75 + self._host.entropy(1)[0] / 512
+        self._host.call_later(delay * jitter, lambda: self._post(lambda: self._dial_known(node_id)))
+
+    def _answer(self, node_id: NodeId, error: BaseException | None) -> None:
+        for done in self._waiting.pop(node_id, ()):
+            done(error)
+
+    def may_accept(self) -> bool:
+        """Whether one more inbound handshake is within the rate; asked before any key operation."""
+        now = self._host.wall_time()
+        self._tokens = min(float(HANDSHAKE_BURST), self._tokens + (now - self._tokens_at) * HANDSHAKES_PER_SECOND)
+        self._tokens_at = now
+        if self._tokens < 1 or self.stopping:
+            return False
+        self._tokens -= 1
+        without = sum(
+            1 for peer in self._connections if peer.node_id is None or not self._channels.of_peer(peer.node_id)
+        )
+        return without < MAX_PEERS_WITHOUT_CHANNEL
+
+    def new_connection(self, wire: Wire, address: str, remote_node_id: NodeId | None) -> Peer:
+        """A socket is open; ``remote_node_id`` when we dialled."""
+        peer = Peer(
+            wire=wire,
+            owner=self,
+            host=self._host,
+            caller=self._caller,
+            identity=self._identity,
+            local_node_id=self._local_node_id,
+            local_init=self._init,
+            chain_hash=self._chain_hash,
+            address=address,
+            remote_node_id=remote_node_id,
+        )
+        self._connections.add(peer)
+        peer.start()
+        return peer
+
+    def receive(self, peer: Peer, data: bytes) -> None:
+        self._active.add(peer)
+        peer.receive(data)
+
+    # -- PeerOwner -------------------------------------------------------------------------------------------------
+
+    def on_init(self, peer: Peer) -> None:
+        node_id = peer.node_id
+        if node_id is None:
+            return
+        if node_id == self._local_node_id:
+            peer.fail("connected to ourselves")
+            return
+        older = self._by_node.get(node_id)
+        now = self._host.wall_time()
+        if older is not None and C_141.enabled:
+            if now - self._since.get(node_id, 0.0) < REPLACE_SECONDS and older.inbound == peer.inbound:
+                peer.fail("connected a moment ago", warn=False)
+                return
+            older.fail("replaced by a newer connection", warn=False)
+        self._by_node[node_id] = peer
+        self._since[node_id] = now
+        info = PeerInfo(node_id=node_id, address=peer.address, inbound=peer.inbound, features=peer.features.to_bytes())
+
+        def answered(refusal: str | None) -> None:
+            if peer.state is not PeerState.VETTING:
+                return
+            if refusal is not None:
+                peer.fail(refusal)
+                self._answer(node_id, ConnectFailed(f"peer refused: {refusal}"))
+                return
+            self._retry.pop(node_id, None)
+            peer.accept_ready()
+            self._channels.on_peer_ready(peer)
+            self._answer(node_id, None)
+            peer.deliver_held()
+
+        self._ask_peer(info, answered)
+
+    def on_message(self, peer: Peer, message: Message) -> None:
+        if isinstance(message, OpenChannel):
+            self._opener.on_open_channel(peer, message)
+            return
+        if isinstance(message, OpenChannel2):
+            peer.send_error(message.temporary_channel_id, "option_dual_fund was not negotiated")
+            return
+        channel_id = getattr(message, "channel_id", None) or getattr(message, "temporary_channel_id", None)
+        if channel_id is not None:
+            self._channels.on_message(peer, ChannelId(channel_id), message)
+            if isinstance(message, ErrorMessage | WarningMessage):
+                log.warning("peer_says", peer=repr(peer), message=type(message).__name__, text=_text(message))
+
+    def on_peer_closed(self, peer: Peer) -> None:
+        self._connections.discard(peer)
+        node_id = peer.node_id
+        if node_id is None:
+            return
+        if self._by_node.get(node_id) is peer:
+            del self._by_node[node_id]
+            self._channels.on_peer_gone(peer)
+            self._retry_later(node_id)
+        if node_id not in self._by_node:
+            self._answer(node_id, ConnectFailed(f"connection lost: {peer.closed_because}"))
+
+    def touch(self, peer: Peer) -> None:
+        self._touched[peer] = None
+
+    def disconnect(self, node_id: NodeId) -> bool:
+        peer = self._by_node.get(node_id)
+        if peer is None:
+            return False
+        peer.close()
+        return True
+
+    def close_all(self) -> None:
+        self.stopping = True
+        for peer in list(self._connections):
+            peer.close()
+
+    # -- turn ------------------------------------------------------------------------------------------------------
+
+    def end_turn(self) -> bool:
+        return False
+
+    def write(self, journal: Journal) -> None:
+        self._addresses.write(journal)
+
+    def commit(self) -> None:
+        self._addresses.commit()
+        touched, self._touched = self._touched, {}
+        self._active.clear()
+        for peer in touched:
+            peer.flush()
+
+    def rollback(self) -> None:
+        """Nothing of the turn leaves; whoever took part in it is disconnected, so that reestablish puts it right."""
+        self._addresses.rollback()
+        involved = {**dict.fromkeys(self._touched), **dict.fromkeys(self._active)}
+        self._touched = {}
+        self._active.clear()
+        for peer in involved:
+            peer.drop_output()
+            self._post(lambda peer=peer: peer.fail("storage trouble", warn=False))  # type: ignore[misc]
+
+
+def _text(message: ErrorMessage | WarningMessage) -> str:
+    from leyden.types import clean_text
+
+    return clean_text(message.data)

@@ -1,0 +1,145 @@
+"""Owns a transaction from the moment it is decided until its effect is irrevocable, and repeats it meanwhile."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import structlog
+from msgspec import Struct
+
+from leyden.bitcoin import Transaction, parse_transaction
+from leyden.hooks.services import Broadcaster
+from leyden.hooks.types import BroadcastKind, BroadcastResult, TransactionConfirmed, TransactionUnconfirmed
+from leyden.node import keyspace
+from leyden.node.host import Caller
+from leyden.node.journal import Journal, Table
+from leyden.types import BlockHeight, Txid
+from leyden.wire.codec import decode_struct, encode_struct, rest, tlv, tlv_struct, u8, u32
+
+log = structlog.get_logger("leyden.txtracker")
+
+IRREVOCABLE_DEPTH = 6
+_KINDS = tuple(BroadcastKind)
+_VERSION = b"\x01"
+
+
+@tlv_struct
+class TrackedTransaction(Struct, frozen=True, kw_only=True):
+    """``confirmed_height`` 0: not in a block."""
+
+    raw: Annotated[bytes, tlv(1, rest)]
+    kind: Annotated[int, tlv(3, u8)]
+    confirmed_height: Annotated[int, tlv(5, u32)] = 0
+
+
+class TxTracker:
+    """Repeats on start, on each block and on a timer; remembers in memory why a broadcaster said no."""
+
+    def __init__(
+        self,
+        broadcasters: Sequence[Broadcaster],
+        caller: Caller,
+        publish: Callable[[TransactionConfirmed | TransactionUnconfirmed], None],
+    ) -> None:
+        self._broadcasters = broadcasters
+        self._caller = caller
+        self._publish = publish
+        self._transactions: Table[Txid, TrackedTransaction] = Table(
+            keyspace.TRANSACTION,
+            lambda txid: txid,
+            lambda record: _VERSION + encode_struct(record),
+            lambda row: decode_struct(TrackedTransaction, row[1:]),
+        )
+        self._due: dict[Txid, None] = {}
+        self.refusals: dict[Txid, str] = {}
+
+    def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        self._transactions.load((Txid(key[1:]), value) for key, value in rows)
+        self.repeat()
+
+    def track(self, tx: Transaction, kind: BroadcastKind) -> None:
+        """Durable with this turn's commit; broadcast right after it and again until confirmed."""
+        txid = tx.txid
+        if txid not in self._transactions:
+            self._transactions.set(txid, TrackedTransaction(raw=tx.serialize(), kind=_KINDS.index(kind)))
+        self._due[txid] = None
+
+    def forget(self, txid: Txid) -> None:
+        """The transaction can never confirm any more (its input is spent for good by another one)."""
+        if txid in self._transactions:
+            self._transactions.delete(txid)
+            self.refusals.pop(txid, None)
+
+    def is_tracked(self, txid: Txid) -> bool:
+        return txid in self._transactions
+
+    def pending(self) -> list[tuple[Txid, BroadcastKind, int]]:
+        """txid, kind and confirmation height (0: none) of everything tracked."""
+        return [(txid, _KINDS[r.kind], r.confirmed_height) for txid, r in self._transactions.items()]
+
+    def repeat(self) -> None:
+        """Broadcast everything unconfirmed again after the next commit."""
+        for txid, record in self._transactions.items():
+            if not record.confirmed_height:
+                self._due[txid] = None
+
+    # -- chain -----------------------------------------------------------------------------------------------------
+
+    def on_confirmed(self, txid: Txid, height: BlockHeight) -> None:
+        record = self._transactions.get(txid)
+        if record is None or record.confirmed_height == height:
+            return
+        self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, confirmed_height=height))
+        self._due.pop(txid, None)
+        self.refusals.pop(txid, None)
+        self._publish(TransactionConfirmed(txid=txid, height=height, kind=_KINDS[record.kind].value))
+
+    def on_block(self, height: BlockHeight) -> None:
+        for txid, record in self._transactions.items():
+            if record.confirmed_height and height - record.confirmed_height + 1 >= IRREVOCABLE_DEPTH:
+                self._transactions.delete(txid)
+        self.repeat()
+
+    def on_disconnected(self, fork_height: BlockHeight) -> None:
+        for txid, record in self._transactions.items():
+            if record.confirmed_height > fork_height:
+                self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind))
+                self._publish(TransactionUnconfirmed(txid=txid, kind=_KINDS[record.kind].value))
+                self._due[txid] = None
+
+    # -- turn ------------------------------------------------------------------------------------------------------
+
+    def end_turn(self) -> bool:
+        return False
+
+    def write(self, journal: Journal) -> None:
+        self._transactions.write(journal)
+
+    def rollback(self) -> None:
+        self._transactions.rollback()
+        self._due.clear()
+        self.repeat()
+
+    def commit(self) -> None:
+        """The turn is durable: what is due leaves now, to every broadcaster on its own."""
+        self._transactions.commit()
+        due, self._due = self._due, {}
+        for txid in due:
+            record = self._transactions.get(txid)
+            if record is None or record.confirmed_height:
+                continue
+            tx = parse_transaction(record.raw)
+            for broadcaster in self._broadcasters:
+                self._send(broadcaster, tx, _KINDS[record.kind])
+
+    def _send(self, broadcaster: Broadcaster, tx: Transaction, kind: BroadcastKind) -> None:
+        txid = tx.txid
+
+        def done(result: BroadcastResult | None, error: BaseException | None) -> None:
+            reason = str(error) if result is None else result.reason
+            if result is not None and result.accepted:
+                self.refusals.pop(txid, None)
+            elif self.refusals.get(txid) != reason:
+                self.refusals[txid] = reason
+                log.warning("broadcast_refused", txid=txid[::-1].hex(), kind=kind.value, reason=reason)
+
+        self._caller.call(broadcaster, broadcaster.broadcast([tx], kind), done, f"broadcast {kind.value}")
