@@ -125,3 +125,15 @@ def test_keys_are_shared_between_machine_and_signer() -> None:
     htlcs = (make_htlc(0, offered=True),)
     commitment = make_commitment(params, 0, OWNER.point, Msat(0), Msat(0), htlcs, FeeRatePerKw(0))
     assert commitment.keys is prepared
+
+
+@pytest.mark.parametrize("anchors", [False, True])
+@pytest.mark.parametrize("count", [248, 249, 250, 251, 252, 966])
+def test_more_outputs_than_one_byte_counts(anchors: bool, count: int) -> None:
+    htlcs = [make_htlc(id, offered=id % 2 == 0, amount_msat=2_000_000 + 1000 * id) for id in range(count)]
+    commitment = make_commitment(
+        make_params(anchors=anchors), 0, POINT, Msat(10**9), Msat(10**9), htlcs, FeeRatePerKw(253)
+    )
+    assert len(commitment.htlcs) == count
+    assert commitment.txid == commitment.tx.txid
+    assert commitment.sighash == sighash_segwit_v0(commitment.tx, 0, commitment.funding_script, FUNDING_SAT)
