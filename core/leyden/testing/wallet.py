@@ -1,0 +1,308 @@
+"""Conformance of a ``Wallet``: subclass ``WalletSuite``, supply the fixture ``new_wallet``, run pytest.
+
+The suite plays the shell: it keeps the rows that the wallet asks to store, feeds blocks and takes blocks back.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+
+from leyden.bitcoin import SEQUENCE_FINAL, Transaction, TxIn, TxOut, p2wpkh
+from leyden.crypto import sha256
+from leyden.hooks.services import InsufficientFunds, Wallet
+from leyden.hooks.types import (
+    BlockConnected,
+    BlocksDisconnected,
+    BlockTransaction,
+    Destination,
+    DestinationPurpose,
+    FundedTransaction,
+    RecordChanges,
+)
+from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
+
+PREFIX = b"w"
+FEERATE = FeeRatePerKw(1000)
+_COINBASE = OutPoint(Txid(bytes(32)), 0xFFFFFFFF)
+
+
+class FixedDestinations:
+    """``Destinations`` made of hashes: nobody can spend from them, which no test of a wallet needs."""
+
+    async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
+        path = (list(DestinationPurpose).index(purpose), index)
+        script = p2wpkh(sha256(f"{purpose.value} {index}".encode())[:20])
+        return Destination(script=script, purpose=purpose, index=index, path=path)
+
+
+def stranger(seed: int) -> bytes:
+    """A script that is not ours."""
+    return p2wpkh(sha256(f"stranger {seed}".encode())[:20])
+
+
+def transaction(inputs: Iterable[OutPoint], outputs: Iterable[tuple[int, bytes]], locktime: int = 0) -> Transaction:
+    """An unsigned transaction; outputs as (satoshi, script)."""
+    return Transaction(
+        version=2,
+        inputs=tuple(TxIn(prevout=prevout, sequence=SEQUENCE_FINAL) for prevout in inputs),
+        outputs=tuple(TxOut(value=Sat(value), script=script) for value, script in outputs),
+        locktime=locktime,
+    )
+
+
+def payment(seed: int, *outputs: tuple[int, bytes]) -> Transaction:
+    """A stranger pays."""
+    return transaction([OutPoint(Txid(sha256(f"stranger's coin {seed}".encode())), 0)], outputs)
+
+
+def coinbase(height: int, *outputs: tuple[int, bytes]) -> Transaction:
+    return transaction([_COINBASE], outputs, locktime=height)
+
+
+class Bench:
+    """A wallet, its rows, and a chain that can be taken back."""
+
+    def __init__(self, wallet: Wallet) -> None:
+        self.wallet = wallet
+        self.rows: dict[bytes, bytes] = {}
+        self.destinations = FixedDestinations()
+        self.height = 0
+        self.blocks: list[BlockConnected] = []
+
+    async def load(self) -> None:
+        """Start, or start again from the rows."""
+        await self.wallet.load(PREFIX, sorted(self.rows.items()), self.destinations)
+
+    def keep(self, changes: RecordChanges) -> None:
+        for key, value in changes.puts:
+            if not key.startswith(PREFIX):
+                raise AssertionError(f"row {key.hex()} lies outside the wallet's prefix")
+            self.rows[key] = value
+        for key in changes.deletes:
+            self.rows.pop(key, None)
+
+    def script(self, purpose: DestinationPurpose = DestinationPurpose.RECEIVE) -> bytes:
+        destination, changes = self.wallet.next_destination(purpose)
+        self.keep(changes)
+        return destination.script
+
+    def connect(self, *transactions: Transaction, branch: int = 0) -> BlockConnected:
+        self.height += 1
+        block = BlockConnected(
+            height=BlockHeight(self.height),
+            block_hash=BlockHash(sha256(f"block {self.height} of branch {branch}".encode())),
+            header=bytes(80),
+            transactions=tuple(BlockTransaction(position=i, tx=tx) for i, tx in enumerate(transactions)),
+            full=True,
+        )
+        self.blocks.append(block)
+        self.keep(self.wallet.on_block_connected(block))
+        return block
+
+    def mine(self, blocks: int) -> None:
+        for _ in range(blocks):
+            self.connect()
+
+    def disconnect(self, fork_height: int) -> None:
+        self.height = fork_height
+        self.blocks = self.blocks[:fork_height]
+        fork_hash = self.blocks[-1].block_hash if self.blocks else BlockHash(bytes(32))
+        event = BlocksDisconnected(fork_height=BlockHeight(fork_height), fork_hash=fork_hash)
+        self.keep(self.wallet.on_blocks_disconnected(event))
+
+    def broadcast(self, tx: Transaction) -> None:
+        self.keep(self.wallet.on_unconfirmed(tx))
+
+    def fund(self, claim: str, *outputs: tuple[int, bytes], feerate: FeeRatePerKw = FEERATE) -> FundedTransaction:
+        wanted = [TxOut(value=Sat(value), script=script) for value, script in outputs]
+        funded, changes = self.wallet.fund(claim, wanted, feerate, BlockHeight(self.height))
+        self.keep(changes)
+        return funded
+
+    def total(self) -> int:
+        balance = self.wallet.balance()
+        return balance.confirmed + balance.unconfirmed
+
+
+def expect(condition: object, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def expect_equal(got: object, wanted: object) -> None:
+    if got != wanted:
+        raise AssertionError(f"got {got!r}, expected {wanted!r}")
+
+
+def _spent(funded: FundedTransaction) -> set[OutPoint]:
+    return {tx_input.prevout for tx_input in funded.tx.inputs}
+
+
+def check_funded(funded: FundedTransaction, outputs: Sequence[tuple[int, bytes]], feerate: FeeRatePerKw) -> None:
+    """Inputs are ours and different; what comes in is what goes out plus a fee that is neither too low nor absurd."""
+    paid = [(o.value, o.script) for i, o in enumerate(funded.tx.outputs) if i != funded.change_index]
+    expect_equal(paid, list(outputs))
+    expect_equal(len({i.prevout for i in funded.tx.inputs}), len(funded.tx.inputs))
+    expect_equal([entry.index for entry in funded.inputs], list(range(len(funded.tx.inputs))))
+    total_in = sum(entry.output.value for entry in funded.inputs)
+    expect_equal(total_in, sum(o.value for o in funded.tx.outputs) + funded.fee)
+    signed_weight = 4 * len(funded.tx.serialize_legacy()) + 2 + 108 * len(funded.inputs)
+    least = -(-feerate * signed_weight // 1000)
+    spare = 400 + -(-feerate * 4 * 43 // 1000)  # an output that would be dust, and its weight
+    expect(least <= funded.fee <= least + spare, f"a fee of {funded.fee} sat, where {least} is the least")
+
+
+class WalletSuite:
+    """What the node relies on. Fixture ``new_wallet``: makes a fresh, unloaded wallet."""
+
+    @pytest.fixture
+    async def bench(self, new_wallet: Callable[[], Wallet]) -> Bench:
+        bench = Bench(new_wallet())
+        await bench.load()
+        return bench
+
+    # -- scripts ---------------------------------------------------------------------------------------------------
+
+    async def test_scripts_are_handed_out_once_even_over_restarts(self, bench: Bench) -> None:
+        given = [bench.script(purpose) for purpose in DestinationPurpose for _ in range(3)]
+        await bench.load()
+        given += [bench.script(purpose) for purpose in DestinationPurpose for _ in range(3)]
+        expect_equal(len(set(given)), len(given))
+        for script in given:
+            expect(bench.wallet.owns(script) and script in bench.wallet.scripts(), "a script was forgotten")
+        expect(not bench.wallet.owns(stranger(1)), "owns a stranger's script")
+
+    async def test_scripts_are_watched_before_they_are_handed_out(self, bench: Bench) -> None:
+        ahead = set(bench.wallet.scripts())
+        for purpose in DestinationPurpose:
+            expect(bench.script(purpose) in ahead, "a script was not watched before it was handed out")
+        await bench.wallet.top_up()
+        expect(len(bench.wallet.scripts()) > len(ahead), "the look-ahead does not move on")
+
+    # -- coins -----------------------------------------------------------------------------------------------------
+
+    async def test_a_payment_counts_once(self, bench: Bench) -> None:
+        tx = payment(1, (70_000, bench.script()), (9_000, stranger(1)))
+        block = bench.connect(tx)
+        before = dict(bench.rows)
+        bench.keep(bench.wallet.on_block_connected(block))
+        expect_equal(bench.rows, before)
+        balance = bench.wallet.balance()
+        expect_equal((balance.confirmed, balance.unconfirmed, balance.immature, balance.locked), (70_000, 0, 0, 0))
+        expect_equal(dict(bench.wallet.history()), {tx.txid: 70_000})
+
+    async def test_a_block_that_is_not_about_us_changes_no_coins(self, bench: Bench) -> None:
+        bench.connect(payment(1, (5_000, stranger(2))), coinbase(1, (5, stranger(3))))
+        expect_equal(bench.total(), 0)
+        expect_equal(dict(bench.wallet.history()), {})
+
+    async def test_coinbase_needs_100_blocks(self, bench: Bench) -> None:
+        bench.connect(coinbase(1, (50_000, bench.script())))
+        bench.mine(98)
+        expect_equal((bench.wallet.balance().confirmed, bench.wallet.balance().immature), (0, 50_000))
+        with pytest.raises(InsufficientFunds):
+            bench.fund("early", (10_000, stranger(1)))
+        bench.mine(1)
+        expect_equal((bench.wallet.balance().confirmed, bench.wallet.balance().immature), (50_000, 0))
+        bench.fund("ripe", (10_000, stranger(1)))
+
+    # -- spending --------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("amount", [500, 30_000, 99_000, 129_000])
+    async def test_funding_is_exact_and_locks(self, bench: Bench, amount: int) -> None:
+        bench.connect(*(payment(n, (value, bench.script())) for n, value in enumerate((100_000, 20_000, 10_000))))
+        funded = bench.fund("claim", (amount, stranger(1)))
+        check_funded(funded, [(amount, stranger(1))], FEERATE)
+        expect_equal(bench.wallet.balance().locked, sum(entry.output.value for entry in funded.inputs))
+
+    async def test_the_same_claim_gives_the_same_transaction(self, bench: Bench) -> None:
+        bench.connect(*(payment(n, (50_000, bench.script())) for n in range(4)))
+        first = bench.fund("claim", (30_000, stranger(1)))
+        await bench.load()
+        expect_equal(bench.fund("claim", (30_000, stranger(1)), feerate=FeeRatePerKw(5000)).tx, first.tx)
+        other = bench.fund("claim", (31_000, stranger(1)))
+        expect_equal(_spent(other), _spent(first))
+
+    async def test_locked_coins_are_not_chosen_again_until_released(self, bench: Bench) -> None:
+        bench.connect(*(payment(n, (50_000, bench.script())) for n in range(2)))
+        first = bench.fund("first", (30_000, stranger(1)))
+        await bench.load()
+        second = bench.fund("second", (30_000, stranger(1)))
+        expect(not _spent(first) & _spent(second), "a locked coin was chosen again")
+        with pytest.raises(InsufficientFunds) as caught:
+            bench.fund("third", (30_000, stranger(1)))
+        expect_equal(caught.value.available, 0)
+        expect(caught.value.needed > 30_000, "fees are not part of what is needed")
+        bench.keep(bench.wallet.release("first"))
+        await bench.load()
+        third = bench.fund("third", (30_000, stranger(1)))
+        expect_equal(_spent(third), _spent(first))
+
+    async def test_our_unconfirmed_change_counts_and_can_be_spent(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        first = bench.fund("first", (30_000, stranger(1)))
+        bench.broadcast(first.tx)
+        balance = bench.wallet.balance()
+        expect_equal((balance.confirmed, balance.unconfirmed), (0, 70_000 - first.fee))
+        second = bench.fund("second", (30_000, stranger(2)))
+        expect_equal({i.prevout.txid for i in second.tx.inputs}, {first.tx.txid})
+        bench.broadcast(second.tx)
+        bench.connect(first.tx, second.tx)
+        balance = bench.wallet.balance()
+        expect_equal((balance.confirmed, balance.unconfirmed), (40_000 - first.fee - second.fee, 0))
+        expect_equal(bench.wallet.history()[first.tx.txid], -30_000 - first.fee)
+
+    async def test_what_strangers_can_take_back_is_not_spent(self, bench: Bench) -> None:
+        """A mutual close pays us, but the peer has a say in it until it is confirmed."""
+        close = payment(1, (60_000, bench.script(DestinationPurpose.SHUTDOWN)))
+        bench.broadcast(close)
+        expect_equal(bench.wallet.balance().unconfirmed, 60_000)
+        with pytest.raises(InsufficientFunds):
+            bench.fund("claim", (10_000, stranger(1)))
+        bench.connect(close)
+        bench.fund("claim", (10_000, stranger(1)))
+
+    async def test_a_replaced_transaction_counts_no_more(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        coin = OutPoint(bench.blocks[0].transactions[0].tx.txid, 0)
+        change = bench.script(DestinationPurpose.CHANGE)
+        bench.broadcast(transaction([coin], [(90_000, change)]))
+        bench.broadcast(transaction([coin], [(80_000, change)]))
+        expect_equal(bench.total(), 80_000)
+        bench.connect(transaction([coin], [(70_000, stranger(1))]))
+        expect_equal(bench.total(), 0)
+
+    # -- reorganisation --------------------------------------------------------------------------------------------
+
+    async def test_a_disconnect_undoes_payments(self, bench: Bench) -> None:
+        script = bench.script()
+        bench.connect(payment(1, (10_000, script)))
+        rows = dict(bench.rows)
+        bench.connect(payment(2, (20_000, script)))
+        bench.connect(payment(3, (40_000, script)))
+        expect_equal(bench.total(), 70_000)
+        bench.disconnect(1)
+        expect_equal(bench.total(), 10_000)
+        expect_equal(bench.rows, rows)
+        bench.disconnect(1)
+        expect_equal(bench.rows, rows)
+
+    async def test_a_disconnect_makes_our_own_unconfirmed_again(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        funded = bench.fund("claim", (30_000, stranger(1)))
+        bench.broadcast(funded.tx)
+        before = dict(bench.rows), bench.wallet.balance()
+        bench.connect(funded.tx)
+        expect_equal(bench.wallet.balance().confirmed, 70_000 - funded.fee)
+        bench.disconnect(1)
+        expect_equal((dict(bench.rows), bench.wallet.balance()), before)
+
+    async def test_rows_are_the_whole_truth(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())), coinbase(1, (7_000, bench.script())))
+        funded = bench.fund("claim", (30_000, stranger(1)))
+        bench.broadcast(funded.tx)
+        bench.fund("next", (20_000, stranger(1)))
+        balance, history, scripts = bench.wallet.balance(), dict(bench.wallet.history()), bench.wallet.scripts()
+        await bench.load()
+        expect_equal((bench.wallet.balance(), dict(bench.wallet.history())), (balance, history))
+        expect(set(scripts) <= set(bench.wallet.scripts()), "a script was forgotten")

@@ -1,0 +1,98 @@
+"""Scripts of ours: handed out, and derived ahead so that a payment to the next ones is noticed too."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+from leyden.hooks.services import Destinations
+from leyden.hooks.types import Destination, DestinationPurpose
+
+from leyden_wallet.errors import WalletError
+from leyden_wallet.rows import DESTINATION, PURPOSES, Changes, StoredDestination, decode_row, encode_row
+
+LOOK_AHEAD = 20
+"""Scripts per purpose that are watched beyond the last one handed out (the usual gap limit)."""
+
+
+class DestinationBook:
+    """Indexes count up from 0 for each purpose and are never handed out twice."""
+
+    def __init__(self, source: Destinations) -> None:
+        self._source = source
+        self._known: dict[DestinationPurpose, list[Destination]] = {purpose: [] for purpose in PURPOSES}
+        self._handed_out = dict.fromkeys(PURPOSES, 0)
+        self._by_script: dict[bytes, Destination] = {}
+
+    def __contains__(self, script: bytes) -> bool:
+        return script in self._by_script
+
+    def path(self, script: bytes) -> tuple[int, ...]:
+        """Derivation path of the key behind ``script``; ``WalletError`` if it is not ours."""
+        try:
+            return self._by_script[script].path
+        except KeyError:
+            raise WalletError(f"the wallet has no key for script {script.hex()}") from None
+
+    def scripts(self) -> tuple[bytes, ...]:
+        return tuple(self._by_script)
+
+    def load(self, key: bytes, value: bytes) -> None:
+        """A row of an earlier run; rows come in key order, so indexes come without gaps."""
+        purpose, index = PURPOSES[key[1]], int.from_bytes(key[2:], "big")
+        stored = decode_row(StoredDestination, value)
+        if index != len(self._known[purpose]):
+            raise WalletError(f"the wallet's rows are damaged: {purpose.value} script {index} is out of order")
+        self._add(Destination(script=stored.script, purpose=purpose, index=index, path=stored.path))
+        self._handed_out[purpose] = index + 1
+
+    async def top_up(self) -> None:
+        for purpose in PURPOSES:
+            while len(self._known[purpose]) < self._handed_out[purpose] + LOOK_AHEAD:
+                self._add(await self._source.destination(purpose, len(self._known[purpose])))
+
+    def next(self, purpose: DestinationPurpose, changes: Changes) -> Destination:
+        """Hand out the next script. ``WalletError`` when none was derived ahead and the device takes its time."""
+        self.peek(purpose)
+        index = self._handed_out[purpose]
+        self._hand_out(purpose, index, changes)
+        return self._known[purpose][index]
+
+    def peek(self, purpose: DestinationPurpose) -> bytes:
+        """The script that ``next`` will hand out; errors as there."""
+        index = self._handed_out[purpose]
+        if index == len(self._known[purpose]):
+            self._add(self._at_once(purpose, index))
+        return self._known[purpose][index].script
+
+    def mark_used(self, script: bytes, changes: Changes) -> None:
+        """The chain pays ``script``: nothing up to it is handed out again, and the look-ahead moves on behind it."""
+        used = self._by_script[script]
+        if used.index < self._handed_out[used.purpose]:
+            return
+        for index in range(self._handed_out[used.purpose], used.index + 1):
+            self._hand_out(used.purpose, index, changes)
+        try:
+            while len(self._known[used.purpose]) < used.index + 1 + LOOK_AHEAD:
+                self._add(self._at_once(used.purpose, len(self._known[used.purpose])))
+        except WalletError:
+            return  # the device takes its time: ``top_up`` asks it again
+
+    def _hand_out(self, purpose: DestinationPurpose, index: int, changes: Changes) -> None:
+        destination = self._known[purpose][index]
+        key = DESTINATION + bytes((PURPOSES.index(purpose),)) + index.to_bytes(4, "big")
+        changes.put(key, encode_row(StoredDestination(script=destination.script, path=destination.path)))
+        self._handed_out[purpose] = index + 1
+
+    def _add(self, destination: Destination) -> None:
+        self._known[destination.purpose].append(destination)
+        self._by_script.setdefault(destination.script, destination)
+
+    def _at_once(self, purpose: DestinationPurpose, index: int) -> Destination:
+        """The answer of a provider that never suspends (keys in memory)."""
+        question: Coroutine[Any, Any, Destination] = self._source.destination(purpose, index)
+        try:
+            question.send(None)
+        except StopIteration as answer:
+            destination: Destination = answer.value
+            return destination
+        question.close()
+        raise WalletError(f"no {purpose.value} script was derived ahead: wait for the device that owns the keys")

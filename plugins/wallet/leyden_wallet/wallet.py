@@ -1,0 +1,275 @@
+"""The ``Wallet`` service: scripts, coins, locks and transactions, fed by the blocks of whatever chain source runs."""
+
+from collections.abc import Mapping, Sequence
+
+from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, dust_limit
+from leyden.crypto import sha256
+from leyden.hooks.services import Destinations, InsufficientFunds
+from leyden.hooks.types import (
+    BlockConnected,
+    BlocksDisconnected,
+    Destination,
+    DestinationPurpose,
+    FundedTransaction,
+    RecordChanges,
+    SpendInput,
+    WalletBalance,
+)
+from leyden.types import BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
+
+from leyden_wallet.destinations import DestinationBook
+from leyden_wallet.errors import WalletError
+from leyden_wallet.ledger import Ledger
+from leyden_wallet.rows import (
+    CLAIM,
+    DESTINATION,
+    TIP,
+    TRANSACTION,
+    Changes,
+    Claim,
+    Coin,
+    KnownTransaction,
+    decode_row,
+    encode_row,
+)
+from leyden_wallet.selection import Payment, Selection, select, settle
+
+_CLAIM_DEPTH = 100
+"""A claim whose coins were spent this many blocks ago is forgotten."""
+
+
+class OnchainWallet:
+    """P2WPKH coins of the scripts that ``Destinations`` gives; the contract is ``leyden.hooks.services.Wallet``."""
+
+    def __init__(self) -> None:
+        self._prefix = b""
+        self._book: DestinationBook | None = None
+        self._ledger = Ledger()
+        self._claims: dict[str, Claim] = {}
+        self._locks: dict[OutPoint, str] = {}
+
+    async def load(self, prefix: bytes, rows: Sequence[tuple[bytes, bytes]], destinations: Destinations) -> None:
+        """Rebuild from ``rows``; whatever was in memory is gone. ``WalletError`` for rows it cannot read."""
+        book = DestinationBook(destinations)
+        claims: dict[str, Claim] = {}
+        transactions: list[tuple[Txid, KnownTransaction]] = []
+        tip = 0
+        for full_key, value in rows:
+            key = full_key[len(prefix) :]
+            area = key[:1]
+            if area == DESTINATION:
+                book.load(key, value)
+            elif area == CLAIM:
+                claims[key[1:].decode()] = decode_row(Claim, value)
+            elif area == TRANSACTION:
+                transactions.append((Txid(key[1:]), decode_row(KnownTransaction, value)))
+            elif area == TIP:
+                tip = int.from_bytes(value, "big")
+            else:
+                raise WalletError(f"the wallet's rows have an unknown key {key.hex()}: a newer Leyden wrote them")
+        self._prefix, self._book, self._claims = prefix, book, claims
+        self._ledger = Ledger()
+        self._ledger.load(transactions, tip)
+        self._locks = {coin.outpoint: claim_id for claim_id, claim in claims.items() for coin in claim.coins}
+        await book.top_up()
+
+    # -- scripts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _destinations(self) -> DestinationBook:
+        if self._book is None:
+            raise WalletError("the wallet is used before it was loaded")
+        return self._book
+
+    async def top_up(self) -> None:
+        await self._destinations.top_up()
+
+    def scripts(self) -> Sequence[bytes]:
+        return self._destinations.scripts()
+
+    def owns(self, script: bytes) -> bool:
+        return script in self._destinations
+
+    def next_destination(self, purpose: DestinationPurpose) -> tuple[Destination, RecordChanges]:
+        changes = Changes(self._prefix)
+        return self._destinations.next(purpose, changes), changes.take()
+
+    # -- the chain ---------------------------------------------------------------------------------------------------
+
+    def on_block_connected(self, block: BlockConnected) -> RecordChanges:
+        """May come twice, and for blocks below the tip when a script was watched late."""
+        changes = Changes(self._prefix)
+        for entry in block.transactions:
+            self._note(entry.tx.txid, self._ledger.connect(entry.tx, block.height, self.owns), changes)
+        if block.height > self._ledger.tip:
+            self._set_tip(block.height, changes)
+            self._forget_old_claims(changes)
+        return changes.take()
+
+    def on_blocks_disconnected(self, event: BlocksDisconnected) -> RecordChanges:
+        changes = Changes(self._prefix)
+        if event.fork_height < self._ledger.tip:
+            for txid, known in self._ledger.disconnect(event.fork_height).items():
+                if known is None:
+                    changes.delete(TRANSACTION + txid)
+                else:
+                    changes.put(TRANSACTION + txid, encode_row(known))
+            self._set_tip(event.fork_height, changes)
+        return changes.take()
+
+    def on_unconfirmed(self, tx: Transaction) -> RecordChanges:
+        changes = Changes(self._prefix)
+        self._note(tx.txid, self._ledger.add_own(tx, self.owns), changes)
+        return changes.take()
+
+    def abandon(self, txid: Txid) -> RecordChanges:
+        """Forget an unconfirmed transaction of ours that nobody will ever mine; what it spent is free again."""
+        changes = Changes(self._prefix)
+        if self._ledger.forget(txid):
+            changes.delete(TRANSACTION + txid)
+        return changes.take()
+
+    def _note(self, txid: Txid, known: KnownTransaction | None, changes: Changes) -> None:
+        if known is None:
+            return
+        changes.put(TRANSACTION + txid, encode_row(known))
+        for coin in known.coins:
+            self._destinations.mark_used(coin.script, changes)
+
+    def _set_tip(self, height: int, changes: Changes) -> None:
+        self._ledger.tip = height
+        if height:
+            changes.put(TIP, height.to_bytes(4, "big"))
+        else:
+            changes.delete(TIP)
+
+    def _forget_old_claims(self, changes: Changes) -> None:
+        for claim_id, claim in list(self._claims.items()):
+            spent = [self._ledger.spent_since(coin.outpoint) for coin in claim.coins]
+            if all(spent) and self._ledger.tip - max(spent) >= _CLAIM_DEPTH:
+                self._drop_claim(claim_id, changes)
+
+    # -- spending ----------------------------------------------------------------------------------------------------
+
+    def fund(
+        self, claim_id: str, outputs: Sequence[TxOut], feerate: FeeRatePerKw, locktime: BlockHeight
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """The same claim with the same outputs gives the very same transaction again, whatever the fee is by now;
+        with other outputs it keeps its coins. The change, if any, stands at ``change_index``.
+
+        ``InsufficientFunds``; ``WalletError`` for outputs that no node would relay.
+        """
+        for output in outputs:
+            if output.value < dust_limit(output.script):
+                raise WalletError(f"an output of {output.value} sat is below the dust limit of its script")
+        claim = self._claims.get(claim_id)
+        if claim is not None and claim.pays() == tuple(outputs):
+            return self._funded(claim), RecordChanges()
+        changes = Changes(self._prefix)
+        change_script = self._destinations.peek(DestinationPurpose.CHANGE)
+        payment = Payment(
+            amount=Sat(sum(output.value for output in outputs)),
+            output_scripts=tuple(output.script for output in outputs),
+            change_script=change_script,
+            feerate=feerate,
+        )
+        selection = settle(claim.coins, payment) if claim is not None else self._choose(payment)
+        if selection is None:
+            raise self._not_enough(payment, claim)
+        if selection.change:
+            self._destinations.next(DestinationPurpose.CHANGE, changes)
+        claim = _make_claim(claim_id, outputs, selection, change_script, locktime)
+        self._claims[claim_id] = claim
+        self._locks.update({coin.outpoint: claim_id for coin in claim.coins})
+        changes.put(CLAIM + claim_id.encode(), encode_row(claim))
+        return self._funded(claim), changes.take()
+
+    def release(self, claim_id: str) -> RecordChanges:
+        changes = Changes(self._prefix)
+        if claim_id in self._claims:
+            self._drop_claim(claim_id, changes)
+        return changes.take()
+
+    def claims(self) -> tuple[str, ...]:
+        """Claims that hold coins, so that what forgot its opening in a crash can release them."""
+        return tuple(self._claims)
+
+    def _drop_claim(self, claim_id: str, changes: Changes) -> None:
+        for coin in self._claims.pop(claim_id).coins:
+            self._locks.pop(coin.outpoint, None)
+        changes.delete(CLAIM + claim_id.encode())
+
+    def _choose(self, payment: Payment) -> Selection | None:
+        """Confirmed coins if they suffice, then also unconfirmed ones that nobody else can take back."""
+        confirmed, unconfirmed = self._spendable()
+        return select(confirmed, payment) or select([*confirmed, *unconfirmed], payment)
+
+    def _spendable(self) -> tuple[list[Coin], list[Coin]]:
+        """Unlocked coins that may be spent now: confirmed and mature; unconfirmed and ours alone."""
+        confirmed, unconfirmed = [], []
+        for coin, maker in self._ledger.available():
+            if coin.outpoint in self._locks:
+                continue
+            if not maker.height:
+                if self._ledger.is_ours_alone(coin):
+                    unconfirmed.append(coin)
+            elif self._ledger.is_mature(maker):
+                confirmed.append(coin)
+        return confirmed, unconfirmed
+
+    def _not_enough(self, payment: Payment, claim: Claim | None) -> InsufficientFunds:
+        if claim is not None:
+            coins: Sequence[Coin] = claim.coins
+        else:
+            confirmed, unconfirmed = self._spendable()
+            coins = [*confirmed, *unconfirmed]
+        needed = Sat(payment.amount + payment.fee(max(1, len(coins)), change=False))
+        return InsufficientFunds(needed, Sat(sum(coin.value for coin in coins)))
+
+    def _funded(self, claim: Claim) -> FundedTransaction:
+        tx = claim.transaction()
+        by_outpoint = {coin.outpoint: coin for coin in claim.coins}
+        inputs = tuple(
+            SpendInput(index=index, output=coin.output, path=self._destinations.path(coin.script))
+            for index, coin in enumerate(by_outpoint[tx_input.prevout] for tx_input in tx.inputs)
+        )
+        return FundedTransaction(tx=tx, inputs=inputs, fee=claim.fee, change_index=claim.change_index)
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    def balance(self) -> WalletBalance:
+        confirmed = unconfirmed = immature = locked = 0
+        for coin, maker in self._ledger.available():
+            if maker.height and not self._ledger.is_mature(maker):
+                immature += coin.value
+                continue
+            if maker.height:
+                confirmed += coin.value
+            else:
+                unconfirmed += coin.value
+            if coin.outpoint in self._locks:
+                locked += coin.value
+        return WalletBalance(
+            confirmed=Sat(confirmed), unconfirmed=Sat(unconfirmed), immature=Sat(immature), locked=Sat(locked)
+        )
+
+    def history(self) -> Mapping[Txid, Sat]:
+        return self._ledger.net_effects()
+
+
+def _make_claim(
+    claim_id: str, outputs: Sequence[TxOut], selection: Selection, change_script: bytes, locktime: BlockHeight
+) -> Claim:
+    """The unsigned transaction. The change's place follows from the claim's name, so that it gives nothing away."""
+    paid = list(outputs)
+    change_index = None
+    if selection.change:
+        change_index = sha256(claim_id.encode())[0] % (len(paid) + 1)
+        paid.insert(change_index, TxOut(value=selection.change, script=change_script))
+    tx = Transaction(
+        version=2,
+        inputs=tuple(TxIn(prevout=coin.outpoint, sequence=SEQUENCE_RBF) for coin in selection.coins),
+        outputs=tuple(paid),
+        locktime=locktime,
+    )
+    return Claim(raw_tx=tx.serialize_legacy(), fee=selection.fee, change_index=change_index, coins=selection.coins)

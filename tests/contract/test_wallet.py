@@ -1,0 +1,191 @@
+"""The built-in wallet against the conformance suite of wallets, and what is special about it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from leyden.bitcoin import Network, p2tr
+from leyden.hooks.registry import ServiceContext, load_plugins
+from leyden.hooks.services import Wallet
+from leyden.hooks.types import Destination, DestinationPurpose
+from leyden.testing.wallet import (
+    PREFIX,
+    Bench,
+    FixedDestinations,
+    WalletSuite,
+    coinbase,
+    payment,
+    stranger,
+    transaction,
+)
+from leyden.types import LeydenError, OutPoint
+from leyden_wallet import OnchainWallet, WalletError
+from leyden_wallet.destinations import LOOK_AHEAD
+
+
+@pytest.fixture
+def new_wallet() -> Callable[[], Wallet]:
+    return OnchainWallet
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    bench = Bench(OnchainWallet())
+    await bench.load()
+    return bench
+
+
+def built_in(bench: Bench) -> OnchainWallet:
+    assert isinstance(bench.wallet, OnchainWallet)
+    return bench.wallet
+
+
+class TestOnchainWallet(WalletSuite):
+    pass
+
+
+def test_is_found_by_its_name(tmp_path: Path) -> None:
+    registry = load_plugins(["wallet"])
+    wallet = registry.make("wallet", "wallet", {}, ServiceContext(folder=tmp_path, network=Network.REGTEST))
+    assert isinstance(wallet, OnchainWallet)
+
+
+async def test_restores_from_the_chain_alone(bench: Bench) -> None:
+    """Every script of a gap limit's distance is found in one pass, even when a block pays to many in a row."""
+    scripts = [bench.script() for _ in range(3 * LOOK_AHEAD)]
+    blocks = [payment(n, (1000, script)) for n, script in enumerate(scripts)]
+    restored = Bench(OnchainWallet())
+    await restored.load()
+    restored.connect(*blocks)
+    assert restored.total() == 1000 * len(scripts)
+    assert restored.script() not in scripts
+    again = dict(restored.rows)
+    await restored.load()
+    assert restored.total() == 1000 * len(scripts)
+    assert restored.rows == again
+
+
+class SlowDevice(FixedDestinations):
+    """Answers, but not at once."""
+
+    async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
+        import asyncio
+
+        await asyncio.sleep(0)
+        return await super().destination(purpose, index)
+
+
+async def test_a_slow_device_is_asked_ahead() -> None:
+    bench = Bench(OnchainWallet())
+    bench.destinations = SlowDevice()
+    await bench.load()
+    given = {bench.script() for _ in range(LOOK_AHEAD)}
+    with pytest.raises(WalletError):
+        bench.script()
+    await bench.wallet.top_up()
+    assert bench.script() not in given
+
+
+async def test_only_p2wpkh_counts() -> None:
+    class Taproot(FixedDestinations):
+        async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
+            known = await super().destination(purpose, index)
+            script = p2tr(known.script[2:] + bytes(12))
+            return Destination(script=script, purpose=purpose, index=index, path=known.path)
+
+    bench = Bench(OnchainWallet())
+    bench.destinations = Taproot()
+    await bench.load()
+    bench.connect(payment(1, (10_000, bench.script())))
+    assert bench.total() == 0
+
+
+async def test_dust_is_not_paid_out(bench: Bench) -> None:
+    bench.connect(payment(1, (10_000, bench.script())))
+    with pytest.raises(WalletError):
+        bench.fund("claim", (293, stranger(1)))
+
+
+async def test_used_before_loaded() -> None:
+    with pytest.raises(WalletError):
+        OnchainWallet().next_destination(DestinationPurpose.RECEIVE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"t" + bytes(32), b"\x02"),
+        (b"t" + bytes(32), b"\x01\x07\x05hello"),
+        (b"z", b"\x01"),
+        (b"a\x00\x00\x00\x00\x05", b"\x01\x01\x00"),
+    ],
+)
+async def test_rows_of_a_newer_program_or_damaged_ones(key: bytes, value: bytes) -> None:
+    with pytest.raises(LeydenError) as caught:
+        await OnchainWallet().load(PREFIX, [(PREFIX + key, value)], FixedDestinations())
+    assert "\n" not in str(caught.value)
+
+
+async def test_abandoned_transactions_give_their_coins_back(bench: Bench) -> None:
+    bench.connect(payment(1, (100_000, bench.script())))
+    funded = bench.fund("claim", (30_000, stranger(1)))
+    bench.broadcast(funded.tx)
+    bench.keep(built_in(bench).abandon(funded.tx.txid))
+    bench.keep(built_in(bench).abandon(funded.tx.txid))
+    assert bench.wallet.balance().confirmed == 100_000
+    assert built_in(bench).claims() == ("claim",)
+
+
+async def test_claims_of_long_spent_coins_are_forgotten(bench: Bench) -> None:
+    bench.connect(payment(1, (100_000, bench.script())))
+    funded = bench.fund("claim", (30_000, stranger(1)))
+    bench.broadcast(funded.tx)
+    bench.connect(funded.tx)
+    bench.mine(99)
+    assert built_in(bench).claims() == ("claim",)
+    bench.mine(1)
+    assert built_in(bench).claims() == ()
+    await bench.load()
+    assert built_in(bench).claims() == ()
+
+
+async def test_a_mutual_close_that_lost_to_another_close(bench: Bench) -> None:
+    """The chain spends the same funding output in another way that pays us nothing: our version is worth nothing."""
+    funding = OutPoint(payment(9, (1, stranger(9))).txid, 0)
+    ours = transaction([funding], [(60_000, bench.script(DestinationPurpose.SHUTDOWN))])
+    bench.broadcast(ours)
+    assert bench.total() == 60_000
+    bench.connect(transaction([funding], [(59_000, stranger(1))]))
+    assert bench.total() == 0
+    assert ours.txid not in bench.wallet.history()
+    bench.disconnect(0)
+    assert bench.total() == 60_000
+
+
+async def test_a_change_too_small_goes_to_the_fee(bench: Bench) -> None:
+    bench.connect(payment(1, (10_000, bench.script())))
+    probe = bench.fund("probe", (5_000, stranger(1)))
+    bench.keep(bench.wallet.release("probe"))
+    largest = 5_000 + probe.tx.outputs[probe.change_index or 0].value if probe.change_index is not None else 0
+    funded = bench.fund("claim", (largest - 100, stranger(1)))
+    assert funded.change_index is None
+    assert funded.fee == 10_000 - (largest - 100)
+
+
+async def test_blocks_may_come_late(bench: Bench) -> None:
+    """A watch that was added late makes the source deliver an old block again, with what it had not matched before."""
+    script = bench.script()
+    bench.connect()
+    bench.mine(5)
+    late = bench.blocks[0]
+    filled = type(late)(
+        height=late.height,
+        block_hash=late.block_hash,
+        header=late.header,
+        transactions=(*late.transactions,),
+        full=False,
+    )
+    bench.keep(bench.wallet.on_block_connected(filled))
+    bench.disconnect(0)
+    bench.connect(coinbase(1, (5000, script)))
+    assert bench.wallet.balance().immature == 5000
