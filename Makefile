@@ -1,0 +1,94 @@
+# Everything runs in .venv of this checkout, made on first use. Needs Python 3.11-3.13, pip, git and GNU make.
+#   make PYTHON=python3.12 test     another interpreter (only when .venv is made)
+#   make JOBS=4 test                more workers
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# Below VENV everything has its own stamp: installed once, and again when any pyproject.toml changes.
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+JOBS ?= 2
+
+DISTRIBUTIONS := core plugins/cli plugins/regtest plugins/sqlite plugins/wallet signers/inmemory
+PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+EDITABLE := $(DISTRIBUTIONS:%=-e %)
+SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
+
+BENCHMARKS ?= curve commitment channel_cycle store pay_pair
+PYTEST_ARGS ?=
+
+.PHONY: help setup setup-docs demo test check bench docs lint fast-test crash checklist clean
+
+help: ## what there is (the default)
+	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (DEMO_ARGS=...)'
+	@echo 'make test      the whole test suite (PYTEST_ARGS=...)'
+	@echo 'make check     linters, types, layers and a fast part of the tests'
+	@echo 'make docs      the documentation, warnings are errors: docs/_build/html/index.html'
+	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
+	@echo 'make crash     the crash test, quick run with seed 1 (SEED=..., CRASH_ARGS=...)'
+	@echo 'make checklist which lines of the specification a test proves'
+	@echo 'make setup     only make .venv and install everything into it'
+	@echo 'make clean     remove .venv, caches and built docs'
+
+# The first interpreter that fits; PYTHON=... has the last word.
+$(PY):
+	@for candidate in $${PYTHON:-$(PYTHON)} python3 python3.13 python3.12 python3.11; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$candidate" --version)"; \
+	    "$$candidate" -m venv --clear $(VENV) || \
+	      { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	    exit 0; \
+	  fi; \
+	done; \
+	echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
+
+$(VENV)/.installed: $(PYPROJECTS) | $(PY)
+	$(PIP) install --quiet $(EDITABLE) -e '.[demo,dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --quiet -e '.[docs]'
+	@touch $@
+
+setup: $(VENV)/.installed
+setup-docs: $(VENV)/.installed-docs
+
+demo: setup ## two nodes, one channel, real payments
+	$(VENV)/bin/leyden demo $(DEMO_ARGS)
+
+test: setup ## everything
+	$(PY) -m pytest -n $(JOBS) --require-kernel-verdicts $(PYTEST_ARGS)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy $(SHIPPED)
+	$(VENV)/bin/lint-imports
+
+fast-test: setup
+	$(PY) -m pytest -q -n $(JOBS) -m 'not slow' --require-kernel-verdicts tests/vectors tests/unit
+
+check: lint fast-test ## what to run before every commit
+
+docs: setup-docs ## Sphinx, warnings are errors
+	$(PY) -m sphinx -W --keep-going -q -j auto -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo 'docs: docs/_build/html/index.html'
+
+bench: setup
+	benchmarks/setup || echo 'some peers are missing; their comparisons are skipped'
+	$(PY) -m benchmarks --quick $(BENCHMARKS)
+
+SEED ?= 1
+crash: setup
+	$(PY) -m leyden.testing.crash --seed $(SEED) --quick $(CRASH_ARGS)
+
+checklist: setup
+	$(PY) -m leyden.testing.checklist
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis docs/_build
