@@ -236,6 +236,10 @@ class Wallet(Protocol):
 
     def release(self, claim_id: str) -> RecordChanges: ...
 
+    def claims(self) -> tuple[str, ...]:
+        """Claims that hold coins; the core releases those of openings that a crash forgot."""
+        ...
+
     def balance(self) -> WalletBalance: ...
 
     def history(self) -> Mapping[Txid, Sat]:

@@ -55,7 +55,7 @@ from leyden.hooks.signing import (
     ValidateHolderCommitment,
 )
 from leyden.hooks.types import BlockConnected as Block
-from leyden.hooks.types import BlockTransaction, DestinationPurpose, NodeEvent, OpenFailed
+from leyden.hooks.types import BlockTransaction, BroadcastKind, DestinationPurpose, NodeEvent, OpenFailed
 from leyden.node.fees import FeeCache
 from leyden.node.host import Caller, Host, TimerHandle, answers_inline
 from leyden.node.journal import Journal
@@ -182,8 +182,16 @@ class ChannelManager:
         for channel_rows in rows:
             channel = load(channel_rows)
             self._insert(ChannelActor(channel, channel.config.peer, channel))
+        self._release_claims()
         for channel_id in list(self._actors):
             self.apply(self._actors[channel_id], Restarted())
+
+    def _release_claims(self) -> None:
+        """Coins locked for an opening or a payment that a crash forgot are free again."""
+        held = {actor.channel.config.claim_id for actor in self._actors.values()}
+        for claim_id in self._wallet.claims():
+            if claim_id not in held:
+                self._journal.merge(self._wallet.release(claim_id))
 
     def add(self, channel: Channel, effects: Sequence[Effect], peer_id: NodeId) -> ChannelActor:
         """A channel that was just made by ``open_channel`` or ``receive_open_channel``."""
@@ -328,7 +336,10 @@ class ChannelManager:
                 added.append(htlc_id)
             case Broadcast(tx=tx, kind=kind):
                 self._tracker.track(tx, kind)
-                self._scripts.pop(DestinationPurpose.SWEEP, None)
+                if kind is BroadcastKind.FUNDING:
+                    self._journal.merge(self._wallet.on_unconfirmed(tx))
+                elif kind is BroadcastKind.SWEEP:
+                    self._scripts.pop(DestinationPurpose.SWEEP, None)
             case Watch(outpoint=outpoint):
                 if outpoint is not None:
                     self._by_funding[outpoint] = actor.channel.channel_id
