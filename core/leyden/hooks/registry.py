@@ -191,7 +191,7 @@ class Registry:
         if name is None:
             names = [found for of_kind, found in self._providers if of_kind == kind]
             if len(names) != 1:
-                offered = f"{' and '.join(sorted(names))} both do" if names else "no enabled plugin does"
+                offered = f"{' and '.join(sorted(names))} provide one" if names else "no enabled plugin provides one"
                 raise PluginError(f"the node needs a {kind}, but {offered}: name one in the config ({kind} = ...)")
             name = names[0]
         found = self._providers.get((kind, name), [])

@@ -41,6 +41,9 @@ class MemoryStore:
     ``synced_image()`` or raise, which then comes out of ``commit``. ``fail_next`` makes commits fail.
     """
 
+    inline = True
+    """No method ever suspends."""
+
     def __init__(self, disk: MemoryDisk | None = None) -> None:
         self.disk = disk if disk is not None else MemoryDisk()
         self.identity_changed = False

@@ -29,6 +29,9 @@ class SqliteStore:
     Not for more than one task at a time: the node's store writer is the only caller of ``commit``.
     """
 
+    inline = True
+    """No method ever suspends: the node may take the answers inside its turn."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.identity_changed = False

@@ -23,6 +23,9 @@ class InMemoryKeyManager:
     belong to ``network``. Every method is awaitable and none ever suspends.
     """
 
+    inline = True
+    """No method ever suspends: the node may take the answers inside its turn."""
+
     def __init__(self, seed: bytes, network: Network) -> None:
         if len(seed) not in (32, 64):
             raise LeydenError(f"a seed has 64 bytes (BIP 39) or 32 bytes, this one has {len(seed)}")
