@@ -32,8 +32,9 @@ from leyden.types import BlockHash, BlockHeight
 
 class WatchesAdded(msgspec.Struct, frozen=True, kw_only=True):
     """The source acknowledged ``watches`` with ``active_from`` (``ChainSource.watch``); blocks from the lowest
-    ``since_height`` up to there are looked at again. Pass ``active_from`` None when the source was not asked yet or
-    sends full blocks anyway: everything from ``since_height`` to the tip is then looked at again."""
+    ``since_height`` up to there are looked at again. Pass ``active_from`` None when the source was not asked yet:
+    everything from ``since_height`` to the tip is then looked at again. For a watch that was followed before a restart
+    ``since_height`` is the first block not yet absorbed, or the rescan covers history that is already known."""
 
     watches: tuple[Watch, ...]
     active_from: BlockHeight | None = None
@@ -207,7 +208,9 @@ def _check_body(block: BlockConnected) -> None:
         return
     if [found.position for found in block.transactions] != list(range(len(block.transactions))):
         raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
-    if merkle_root([found.tx.txid for found in block.transactions]) != block.header[36:68]:
+    txids = [found.tx.txid for found in block.transactions]
+    # Repeating the last transactions would not change the root.
+    if not txids or len(set(txids)) != len(txids) or merkle_root(txids) != block.header[36:68]:
         raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
 
 

@@ -60,7 +60,11 @@ class EmbeddedChain:
             self._journal = Journal(folder / "blocks.journal")
         except OSError as error:
             raise ChainError(f"{folder}: {error.strerror or error}") from error
-        self._kernel = Chainstate(folder / "kernel")
+        try:
+            self._kernel = Chainstate(folder / "kernel")
+        except BaseException:
+            self._journal.close()
+            raise
         try:
             self._load()
             if self.height < blocks:
