@@ -272,6 +272,32 @@ class WalletSuite:
         bench.connect(transaction([coin], [(70_000, stranger(1))]))
         expect_equal(bench.total(), 0)
 
+    async def test_what_a_replaced_transaction_carried_falls_with_it(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        coin = OutPoint(bench.blocks[0].transactions[0].tx.txid, 0)
+        change = bench.script(DestinationPurpose.CHANGE)
+        first = transaction([coin], [(90_000, change)])
+        bench.broadcast(first)
+        bench.broadcast(transaction([OutPoint(first.txid, 0)], [(85_000, change)]))
+        expect_equal(bench.total(), 85_000)
+        bench.broadcast(transaction([coin], [(80_000, change)]))
+        expect_equal(bench.total(), 80_000)
+
+    async def test_confirmed_coins_come_first(self, bench: Bench) -> None:
+        bench.connect(*(payment(n, (100_000, bench.script())) for n in range(2)))
+        first = bench.fund("first", (30_000, stranger(1)))
+        bench.broadcast(first.tx)
+        left = 70_000 - first.fee
+        second = bench.fund("second", (left - 500, stranger(2)))
+        expect(first.tx.txid not in {o.txid for o in _spent(second)}, "spent unconfirmed change without need")
+
+    async def test_a_claim_never_takes_more_coins(self, bench: Bench) -> None:
+        bench.connect(*(payment(n, (50_000, bench.script())) for n in range(3)))
+        first = bench.fund("claim", (30_000, stranger(1)))
+        with pytest.raises(InsufficientFunds):
+            bench.fund("claim", (50_000, stranger(1)))
+        expect_equal(bench.fund("claim", (30_000, stranger(1))), first)
+
     # -- reorganisation --------------------------------------------------------------------------------------------
 
     async def test_a_disconnect_undoes_payments(self, bench: Bench) -> None:
@@ -296,6 +322,17 @@ class WalletSuite:
         expect_equal(bench.wallet.balance().confirmed, 70_000 - funded.fee)
         bench.disconnect(1)
         expect_equal((dict(bench.rows), bench.wallet.balance()), before)
+
+    async def test_our_own_transaction_without_its_coin_counts_for_nothing(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        funded = bench.fund("claim", (30_000, stranger(1)))
+        bench.broadcast(funded.tx)
+        gone = bench.blocks[0].transactions[0].tx
+        bench.disconnect(0)
+        expect_equal(bench.total(), 0)
+        expect_equal(dict(bench.wallet.history()), {})
+        bench.connect(gone, branch=1)
+        expect_equal(bench.total(), 70_000 - funded.fee)
 
     async def test_rows_are_the_whole_truth(self, bench: Bench) -> None:
         bench.connect(payment(1, (100_000, bench.script())), coinbase(1, (7_000, bench.script())))

@@ -46,8 +46,11 @@ class DestinationBook:
 
     async def top_up(self) -> None:
         for purpose in PURPOSES:
-            while len(self._known[purpose]) < self._handed_out[purpose] + LOOK_AHEAD:
-                self._add(await self._source.destination(purpose, len(self._known[purpose])))
+            known = self._known[purpose]
+            while len(known) < self._handed_out[purpose] + LOOK_AHEAD:
+                destination = await self._source.destination(purpose, len(known))
+                if destination.index == len(known):  # somebody may have derived it while the device was thinking
+                    self._add(destination)
 
     def next(self, purpose: DestinationPurpose, changes: Changes) -> Destination:
         """Hand out the next script. ``WalletError`` when none was derived ahead and the device takes its time."""

@@ -42,7 +42,7 @@ class Ledger:
         if not self._concerns_us(tx, ours):
             return None
         old = self.transactions.get(tx.txid)
-        new = self._examine(tx, old, height, old.flags if old else 0, old.order if old else 0, ours)
+        new = self._examine(tx, height, old.flags if old else 0, old.order if old else 0, ours)
         if new is None or new == old:
             return None
         self._set(tx.txid, new)
@@ -53,7 +53,7 @@ class Ledger:
         old = self.transactions.get(tx.txid)
         if old is not None and old.own:
             return None
-        new = self._examine(tx, old, old.height if old else 0, (old.flags if old else 0) | OWN, self._next_order, ours)
+        new = self._examine(tx, old.height if old else 0, (old.flags if old else 0) | OWN, self._next_order, ours)
         if new is None:
             return None
         self._next_order += 1
@@ -143,18 +143,16 @@ class Ledger:
     def _examine(
         self,
         tx: Transaction,
-        old: KnownTransaction | None,
         height: int,
         flags: int,
         order: int,
         ours: Callable[[bytes], bool],
     ) -> KnownTransaction | None:
         """The record of ``tx``, or ``None`` when it neither pays us, nor spends our coins, nor conflicts with us."""
-        remembered = old.spends if old else ()
         spends, others = [], []
         for tx_input in tx.inputs:
             prevout = tx_input.prevout
-            if prevout in self._coins or prevout in remembered:
+            if prevout in self._coins:
                 spends.append(prevout)
             elif flags & OWN or prevout in self._spenders:
                 others.append(prevout)
