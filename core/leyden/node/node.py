@@ -5,7 +5,7 @@ Every method that changes something returns when the change is durable. Amounts 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -14,15 +14,11 @@ from leyden.channel import ChannelError
 from leyden.channel.events import ForceClose, Shutdown
 from leyden.crypto import sha256
 from leyden.hooks.types import (
-    AcceptTerms,
     BroadcastKind,
     Destination,
     DestinationPurpose,
     FundedTransaction,
-    IncomingPayment,
     LoggedEvent,
-    OpenRequest,
-    PeerInfo,
     Refusal,
     SpendRequest,
     WalletBalance,
@@ -31,6 +27,7 @@ from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_in
 from leyden.node import keyspace
 from leyden.node.channels import ChannelActor
 from leyden.node.core import NodeConfig, NodeCore, Questions, Services
+from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.opening import attach_witnesses
 from leyden.node.payments import PaymentError
@@ -70,30 +67,6 @@ NOTHING = Msat(0)
 INVOICE_FEATURES = make_features(Context.INVOICE, required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET))
 
 
-class Hooks(Protocol):
-    """The questions and notices of plugins, as the dispatcher answers them."""
-
-    async def accept_peer(self, info: PeerInfo) -> str | None:
-        """The reason of a refusal, or ``None``."""
-        ...
-
-    async def accept_channel(self, request: OpenRequest) -> AcceptTerms | Refusal | None: ...
-
-    async def accept_payment(self, payment: IncomingPayment) -> bool: ...
-
-    async def approve_spend(self, request: SpendRequest) -> bool: ...
-
-    async def deliver_event(self, consumer: str, event: LoggedEvent) -> bool:
-        """False: the consumer failed and is told again later."""
-        ...
-
-    def event_consumers(self) -> tuple[str, ...]: ...
-
-    def asks(self, hook: str) -> bool:
-        """Whether any plugin answers this hook."""
-        ...
-
-
 class SpendRefused(LeydenError):
     """A plugin or the key manager refused the payment; nothing was offered."""
 
@@ -105,7 +78,7 @@ class UnknownChannel(LeydenError):
 class Node:
     """Make one with ``await Node.start(...)``."""
 
-    def __init__(self, core: NodeCore, driver: Driver, host: AsyncioHost, hooks: Hooks | None) -> None:
+    def __init__(self, core: NodeCore, driver: Driver, host: AsyncioHost, hooks: HookDispatcher | None) -> None:
         self.core = core
         self.address: tuple[str, int] | None = None
         self._driver = driver
@@ -113,11 +86,12 @@ class Node:
         self._hooks = hooks
         self._published = asyncio.Event()
         self._paying: set[PaymentHash] = set()
+        self._plugins_started = False
         self._tasks: list[asyncio.Task[None]] = []
         core.on_published = self._published.set
 
     @classmethod
-    async def start(cls, config: NodeConfig, services: Services, hooks: Hooks | None = None) -> "Node":
+    async def start(cls, config: NodeConfig, services: Services, hooks: HookDispatcher | None = None) -> "Node":
         """Load, follow the chain to its tip, then listen and dial. Returns when the node is ready for calls."""
         host = AsyncioHost()
         driver = Driver(host)
@@ -133,6 +107,9 @@ class Node:
         node._tasks.append(asyncio.get_running_loop().create_task(driver.pump(services.chain_source), name="chain"))
         try:
             await _first(synced, driver.fatal, *node._tasks)
+            if hooks is not None:
+                node._plugins_started = True
+                await hooks.start(node)
             if config.listen is not None:
                 node.address = await driver.listen(config.listen)
         except BaseException:
@@ -155,6 +132,9 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._driver.close()
+        if self._hooks is not None and self._plugins_started:
+            self._plugins_started = False
+            await self._hooks.stop()
         await self.core.services.chain_source.stop()
         await self.core.services.store.close()
         log.info("node_stopped", node_id=self.core.node_id.hex())
@@ -213,6 +193,7 @@ class Node:
 
     async def connect(self, node_id: NodeId, host: str, port: int) -> None:
         """Returns when ``init`` was exchanged and nobody vetoed. ``ConnectFailed`` otherwise."""
+        refuse_deadlock(node_id)
         done = _future()
         self.core.engine.post(lambda: self.core.peers.connect(node_id, host, port, lambda e: _finish(done, None, e)))
         await done
@@ -252,6 +233,7 @@ class Node:
         self, channel_id: ChannelId, *, force: bool = False, script: bytes = b"", feerate: FeeRatePerKw | None = None
     ) -> None:
         """Begin a cooperative close, or broadcast our commitment (``force``). Returns when that decision is durable."""
+        refuse_deadlock(channel_id)
         command: ForceClose | Shutdown
         command = ForceClose(reason="asked for") if force else Shutdown(script=script, feerate=feerate)
         await self._call(lambda: self.core.channels.apply(self._actor(channel_id), command))
@@ -471,27 +453,29 @@ class Node:
         await self._call(lambda: None)
 
     async def _approve(self, kind: str, amount: Msat, max_fee: Msat, destination: str) -> None:
-        if self._hooks is None or not self._hooks.asks("approve_spend"):
+        refuse_deadlock(SPENDING)
+        if self._hooks is None or not self._hooks.asks("leyden_approve_spend"):
             return
         request = SpendRequest(kind=kind, amount_msat=amount, max_fee_msat=max_fee, destination=destination)
-        if not await self._hooks.approve_spend(request):
-            raise SpendRefused(f"a plugin refused to spend {amount} msat on a {kind}")
+        refusal = await self._hooks.spend_refusal(request)
+        if refusal is not None:
+            raise SpendRefused(f"a plugin refused to spend {amount} msat on a {kind}: {refusal}")
 
     def _ask_plugins(self, questions: Questions) -> None:
         """Questions go to plugins only where one answers them; the answer is mail of a later turn."""
         hooks = self._hooks
         if hooks is None:
             return
-        if hooks.asks("accept_peer"):
+        if hooks.asks("leyden_accept_peer"):
             questions.accept_peer = lambda info, answer: self._ask(
                 hooks.accept_peer(info), answer, "refused by a plugin", "accept_peer"
             )
-        if hooks.asks("accept_channel"):
+        if hooks.asks("leyden_accept_channel"):
             refusal = Refusal(reason="not accepting channels right now")
             questions.accept_channel = lambda request, answer: self._ask(
                 hooks.accept_channel(request), answer, refusal, "accept_channel"
             )
-        if hooks.asks("accept_payment"):
+        if hooks.asks("leyden_accept_payment"):
             questions.accept_payment = lambda payment, answer: self._ask(
                 hooks.accept_payment(payment), answer, False, "accept_payment"
             )
@@ -546,4 +530,4 @@ def _view_invoice(record: InvoiceRecord) -> InvoiceView:
     )
 
 
-__all__ = ["ChannelError", "Hooks", "Node", "SpendRefused", "UnknownChannel"]
+__all__ = ["ChannelError", "Node", "SpendRefused", "UnknownChannel"]
