@@ -132,8 +132,7 @@ class ChainMonitor:
                 case SourceSynced():
                     self._after_commit(self.on_synced)
                 case BlockRescanned():
-                    self._tracker_sees(output.height, output)
-                    self._channels.on_rescanned(output.height, output.transactions)
+                    self._on_rescanned(output)
                 case FetchBlock():
                     self._after_commit(lambda ask=output: self._fetch(ask))  # type: ignore[misc]
                 case RestartSource(reason=reason):
@@ -153,6 +152,15 @@ class ChainMonitor:
         self._channels.on_block(block)
         self._tracker.on_block(block.height)
         self.watch_wallet()
+
+    def _on_rescanned(self, found: BlockRescanned) -> None:
+        """Matches of a late watch in a block already told; the wallet takes blocks below its tip."""
+        self._tracker_sees(found.height, found)
+        block = BlockConnected(
+            height=found.height, block_hash=found.block_hash, header=b"", transactions=found.transactions, full=False
+        )
+        self._journal.merge(self._wallet.on_block_connected(block))
+        self._channels.on_rescanned(found.height, found.transactions)
 
     def _tracker_sees(self, height: BlockHeight, block: BlockConnected | BlockRescanned) -> None:
         for entry in block.transactions:

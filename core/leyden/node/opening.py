@@ -88,8 +88,10 @@ class Opener:
         if self._fees.stale:
             failed(OpenRefused("no fresh fee estimate: check the fee estimator before opening a channel"))
             return
-        if funding > self._wallet.balance().confirmed:
-            failed(OpenRefused(f"not enough coins: {funding} sat asked, {self._wallet.balance().confirmed} confirmed"))
+        balance = self._wallet.balance()
+        spendable = balance.confirmed + balance.unconfirmed - balance.locked
+        if funding > spendable:
+            failed(OpenRefused(f"not enough coins: {funding} sat asked, {spendable} sat spendable"))
             return
         node_id = peer.node_id
         if node_id is None:
