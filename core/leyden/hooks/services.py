@@ -1,7 +1,8 @@
 """Service protocols: what a plugin object must do to be chosen by name in the config.
 
 A service is resolved once at start. Every method may suspend (``async``) unless it says otherwise; a service that can
-answer at once simply never suspends, and the core then takes the answer inside the same turn.
+answer at once simply never suspends; if it says so with a true attribute ``inline`` (signers: ``stateless``), the core
+takes its answer inside the same turn, without a task. Whoever says so must never suspend.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

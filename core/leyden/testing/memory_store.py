@@ -23,12 +23,14 @@ class MemoryDisk:
 
 
 class CommitMoment(enum.Enum):
-    """The two sides of a commit at which a crash test may strike."""
+    """The sides of a commit at which a crash test may strike."""
 
     BEFORE = "before"
     """Nothing of the batch is durable."""
     AFTER = "after"
     """All of it is, but the node does not know yet."""
+    FAILED = "failed"
+    """Nothing of it is, and the node is about to be told so."""
 
 
 CommitHook = Callable[[CommitMoment, int], None]
@@ -88,6 +90,7 @@ class MemoryStore:
             self._broken = True
             if durable:
                 self._apply(puts, deletes)
+            self._call_hooks(CommitMoment.AFTER if durable else CommitMoment.FAILED)
             raise error
         self._apply(puts, deletes)
         self._call_hooks(CommitMoment.AFTER)

@@ -204,7 +204,6 @@ class SimNode:
         self._pending = False
         self.store = MemoryStore(self.disk)
         self.store.hooks.append(self._on_commit)
-        self.store.inline = True
         services = self.simulation.make_services(self)
         self._core = run_inline(NodeCore.load(self.config, services, self))
         self.guard(self.turn)
