@@ -4,8 +4,11 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from leyden.bitcoin import Transaction
+from leyden.hooks.types import BlockConnected, BlocksDisconnected, ChainEvent
+from leyden.testing import chain as suite
 from leyden.testing.chain import ChainBed, ChainSourceSuite
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, Sat
 from leyden_regtest.chain import EmbeddedChain
@@ -60,3 +63,35 @@ class TestOverSocket(ChainSourceSuite):
             await server.start()
             yield ChainBed(make_source=lambda: RegtestClient(path), control=DirectControl(chain))
             await server.close()
+
+
+class _HidesReorgs(InProcessChain):
+    async def events(self) -> AsyncIterator[ChainEvent]:
+        async for event in super().events():
+            if not isinstance(event, BlocksDisconnected):
+                yield event
+
+
+class _LeavesOut(InProcessChain):
+    async def events(self) -> AsyncIterator[ChainEvent]:
+        async for event in super().events():
+            if isinstance(event, BlockConnected):
+                event = msgspec.structs.replace(event, full=False, transactions=event.transactions[:1])
+            yield event
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (_HidesReorgs, "test_reorg_while_following"),
+        (_HidesReorgs, "test_reorg_while_away"),
+        (_LeavesOut, "test_watched_payment_and_spend_are_delivered_with_position"),
+    ],
+)
+async def test_the_suite_catches_broken_sources(
+    chain: EmbeddedChain, monkeypatch: pytest.MonkeyPatch, broken: type[InProcessChain], test: str
+) -> None:
+    monkeypatch.setattr(suite, "TIMEOUT", 0.3)
+    bed = ChainBed(make_source=lambda: broken(chain, FeeRatePerKw(1000)), control=DirectControl(chain))
+    with pytest.raises((AssertionError, TimeoutError)):
+        await getattr(ChainSourceSuite(), test)(bed)

@@ -203,7 +203,7 @@ async def test_headers_transactions_and_spenders(server: tuple[EmbeddedChain, Pa
     spent = chain.block_at(111).block.transactions[1].inputs[0].prevout
     spender = await call(path, p.FindSpender(txid=p.text_hash(spent.txid), vout=spent.vout), p.TransactionResult)
     assert spender.txid == paid.txid
-    assert await call(path, p.FindTransaction(txid="11" * 32), p.TransactionResult | None) is None
+    assert await call(path, p.FindTransaction(txid="11" * 32), object) is None
 
 
 async def test_a_slow_follower_holds_up_nobody(server: tuple[EmbeddedChain, Path]) -> None:

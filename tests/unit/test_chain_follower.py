@@ -78,13 +78,13 @@ def test_a_source_may_start_anywhere_but_only_at_the_birth_height() -> None:
 def test_a_gap_asks_the_source_to_start_again(gap: str) -> None:
     chain, other = make_chain(4), make_chain(4, salt=1)
     follower, _ = run(new(), *chain[:2])
-    bad: FollowerInput = {
+    inputs: dict[str, FollowerInput] = {
         "missing block": chain[3],
         "unannounced fork": other[2],
         "foreign fork point": fork(other[0]),
         "fork above the tip": fork(chain[3]),
-    }[gap]
-    after, outputs = run(follower, bad)
+    }
+    after, outputs = run(follower, inputs[gap])
     assert after == follower
     assert [type(output) for output in outputs] == [RestartSource]
     assert isinstance(outputs[0], RestartSource)
@@ -143,6 +143,7 @@ def test_lies_are_faults_and_change_nothing(lie: str) -> None:
     follower, _ = run(new(), chain[0])
     good = make_block(chain[0].block_hash, 2, [make_tx(5), make_tx(6)])
     replace = msgspec.structs.replace
+    bad: BlockConnected
     if lie == "hash":
         bad = replace(good, block_hash=chain[0].block_hash)
     elif lie == "header length":
@@ -231,6 +232,17 @@ def test_an_older_block_is_fetched_again_for_a_late_watch() -> None:
     follower, outputs = run(follower, BlockFetched(block=first), BlockFetched(block=first))
     assert [found_by(output) for output in outputs] == [[pays.txid]]
     assert follower.rescans == ()
+
+
+def test_a_block_is_asked_for_once_for_many_watches() -> None:
+    pays, pays_other = make_tx(1, script=SCRIPT), make_tx(2, script=p2wpkh(KEY))
+    first = make_block(GENESIS, 1, [pays, pays_other])
+    follower, _ = run(new(), first, make_block(first.block_hash, 2))
+    added = [WatchesAdded(watches=(Watch(script=s, since_height=BlockHeight(1)),)) for s in (SCRIPT, p2wpkh(KEY))]
+    follower, outputs = run(follower, *added)
+    assert [output.height for output in outputs if isinstance(output, FetchBlock)] == [1]
+    _, outputs = run(follower, BlockFetched(block=first))
+    assert [found_by(output) for output in outputs] == [[pays.txid, pays_other.txid]]
 
 
 def test_what_the_source_covers_itself_is_not_fetched() -> None:
@@ -342,7 +354,7 @@ def _deliver_randomly(data: st.DataObject) -> None:
 
 def _stream(follower: ChainFollower, best: list[BlockConnected]) -> list[FollowerInput]:
     """What an honest source sends from the follower's place."""
-    common = follower.height
+    common: int = follower.height
     while common > 0 and (common > len(best) or follower.chain.hash_at(common) != best[common - 1].block_hash):
         common -= 1
     stream: list[FollowerInput] = list(best[common:])

@@ -226,18 +226,21 @@ def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:
     outputs: list[FollowerOutput] = []
     if chain.pruned and first <= chain.base_height:
         outputs.append(HistoryMissing(from_height=BlockHeight(chain.base_height + 1)))
-    rescans = []
+    rescans = {rescan.block_hash: rescan for rescan in after.rescans}
     for height in range(max(first, chain.base_height + 1), last + 1):
-        watches = WatchSet().adding(watch for watch in added.watches if watch.since_height <= height)
+        wanted = [watch for watch in added.watches if watch.since_height <= height]
         block_hash = chain.hash_at(height)
         if block_hash is None:
             continue
         if newest is not None and newest.height == height:
-            outputs.extend(_rescanned(newest, watches))
-        else:
-            rescans.append(_Rescan(height=BlockHeight(height), block_hash=block_hash, watches=watches))
-    outputs.extend(FetchBlock(height=rescan.height, block_hash=rescan.block_hash) for rescan in rescans)
-    return _replace(after, rescans=(*after.rescans, *rescans)), tuple(outputs)
+            outputs.extend(_rescanned(newest, WatchSet().adding(wanted)))
+            continue
+        asked = rescans.get(block_hash)
+        if asked is None:  # a block that is already asked for serves these watches too
+            asked = _Rescan(height=BlockHeight(height), block_hash=block_hash, watches=WatchSet())
+            outputs.append(FetchBlock(height=asked.height, block_hash=block_hash))
+        rescans[block_hash] = msgspec.structs.replace(asked, watches=asked.watches.adding(wanted))
+    return _replace(after, rescans=tuple(rescans.values())), tuple(outputs)
 
 
 def _rescanned(block: BlockConnected, watches: WatchSet) -> Iterable[BlockRescanned]:
@@ -248,16 +251,15 @@ def _rescanned(block: BlockConnected, watches: WatchSet) -> Iterable[BlockRescan
 
 def _on_block_fetched(follower: ChainFollower, block: BlockConnected) -> _Step:
     """Late answers for blocks that left the chain are dropped: their replacements were matched with every watch."""
-    wanted = [rescan for rescan in follower.rescans if rescan.block_hash == block.block_hash]
-    if not wanted:
+    asked = next((rescan for rescan in follower.rescans if rescan.block_hash == block.block_hash), None)
+    if asked is None:
         return follower, ()
-    if follower.chain.header_at(wanted[0].height) != block.header:
-        raise ChainSourceError(f"block {wanted[0].height}: fetched with another header")
-    block = msgspec.structs.replace(block, height=wanted[0].height)
+    if asked.height > follower.chain.base_height and follower.chain.header_at(asked.height) != block.header:
+        raise ChainSourceError(f"block {asked.height}: fetched with another header")
+    block = msgspec.structs.replace(block, height=asked.height)
     _check_body(block)
-    outputs = [output for rescan in wanted for output in _rescanned(block, rescan.watches)]
-    rescans = tuple(rescan for rescan in follower.rescans if rescan.block_hash != block.block_hash)
-    return _replace(follower, rescans=rescans), tuple(outputs)
+    rescans = tuple(rescan for rescan in follower.rescans if rescan is not asked)
+    return _replace(follower, rescans=rescans), tuple(_rescanned(block, asked.watches))
 
 
 def records(old: ChainFollower | None, new: ChainFollower, prefix: bytes) -> RecordChanges:

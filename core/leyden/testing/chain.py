@@ -40,6 +40,7 @@ from leyden.types import BlockHash, BlockHeight, LeydenError, OutPoint, Sat, Txi
 
 TIMEOUT = 20.0
 """Seconds after which a silent source has failed."""
+MAX_RESTARTS = 10
 ANYONE_SCRIPT = b"\x51"
 """OP_TRUE: as a P2WSH script it lets the suite spend without keys."""
 
@@ -96,6 +97,7 @@ class ChainDriver:
         async with asyncio.timeout(TIMEOUT):
             while True:
                 event = await anext(self._events)
+                await asyncio.sleep(0)  # a source that never suspends must not outrun the timeout
                 expect(
                     isinstance(event, BlockConnected | BlocksDisconnected | SourceSynced), f"no chain event: {event}"
                 )
@@ -114,6 +116,7 @@ class ChainDriver:
                 await self.take(BlockFetched(block=await self.source.get_block(output.block_hash)))
             elif isinstance(output, RestartSource):
                 self.restarts += 1
+                expect(self.restarts <= MAX_RESTARTS, f"the source never closes its gap: {output.reason}")
                 await self.source.start(output.locator, self.birth_height)
 
     async def watch(self, watches: Sequence[Watch]) -> None:
