@@ -17,7 +17,9 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FundingNeeded(_Record, frozen=True, kw_only=True):
-    """Build and sign (but do not broadcast) a transaction that pays ``amount`` to ``script``; coins locked under ``claim_id``."""
+    """Build and sign a transaction that pays ``amount`` to ``script``, coins locked under ``claim_id``.
+
+    It must not be broadcast: answer with ``ProvideFunding``."""
 
     claim_id: str
     script: bytes
@@ -39,6 +41,8 @@ class HtlcReceived(_Record, frozen=True, kw_only=True):
     cltv_expiry: BlockHeight
     onion_routing_packet: bytes
     path_key: bytes | None = None
+    must_fail: bool = False
+    """Our limit of value without outputs was exceeded (C-086): fail it with ``temporary_channel_failure``."""
 
 
 class HtlcFulfilled(_Record, frozen=True, kw_only=True):
@@ -49,7 +53,7 @@ class HtlcFulfilled(_Record, frozen=True, kw_only=True):
 
 
 class HtlcFailed(_Record, frozen=True, kw_only=True):
-    """An HTLC of ours failed and its removal is irrevocable: encrypted ``reason``, or the fields of a malformed report."""
+    """An HTLC of ours failed and its removal is irrevocable: encrypted ``reason``, or a malformed report's fields."""
 
     id: int
     reason: bytes = b""

@@ -83,7 +83,7 @@ class FundingUnconfirmed(_Record, frozen=True, kw_only=True):
 
 
 class FundingSpent(_Record, frozen=True, kw_only=True):
-    """``tx`` spends the funding output, confirmed at ``height``."""
+    """``tx``, confirmed at ``height``, spends the funding output or another outpoint that the channel watches."""
 
     tx: Transaction
     height: BlockHeight

@@ -10,6 +10,7 @@ import enum
 import msgspec
 
 from leyden.bitcoin import Transaction
+from leyden.commitment import ChannelKeys
 from leyden.crypto import ShachainStore
 from leyden.hooks.signing import AnySignerRequest, ChannelSetup, NewChannelKeys
 from leyden.types import (
@@ -27,7 +28,7 @@ from leyden.types import (
     ShortChannelId,
     Side,
 )
-from leyden.wire import Message
+from leyden.wire import ChannelReestablish, Message, OpenChannel
 from leyden.wire.features import Features
 
 
@@ -207,6 +208,8 @@ class LiveHtlc(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     path_key: bytes | None = None
     removal: Removal | None = None
     order: int = 0
+    must_fail: bool = False
+    """It pushed the value without outputs above our limit (C-086): never paid out."""
 
 
 class FeeUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -234,6 +237,14 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dust_msat: Msat = Msat(0)
 
 
+class Unacked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Our HTLCs that the peer has not acknowledged: they will stand in our commitment but are not in its totals yet."""
+
+    msat: Msat = Msat(0)
+    untrimmed: int = 0
+    dust_msat: Msat = Msat(0)
+
+
 class Awaiting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A place in the outbox held for a message that the signer still has to make."""
 
@@ -241,33 +252,37 @@ class Awaiting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class CloseOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """A ``closing_signed`` of one side; the range is in satoshi, if it was given."""
+    """A ``closing_signed`` of one side; fee and range in satoshi. ``max_fee`` None: no range was given."""
 
     fee: Sat
-    min_fee: Sat | None = None
+    min_fee: Sat = Sat(0)
     max_fee: Sat | None = None
 
 
-class Shutdown(msgspec.Struct, frozen=True, kw_only=True):
-    """The cooperative close. ``wanted``: our ``shutdown`` waits until it may be sent."""
+class ShutdownState(msgspec.Struct, frozen=True, kw_only=True):
+    """The cooperative close. What stands below ``received`` is only of this connection."""
 
     wanted: bool = False
-    local_script: bytes = b""
-    """Fixed as soon as wanted; part of the state once ``sent``."""
+    """We will send (or have sent) ``shutdown`` with ``local_script``."""
     sent: bool = False
+    local_script: bytes = b""
     remote_script: bytes = b""
-    received: bool = False
+    initiator: Side = Side.LOCAL
     target_feerate: FeeRatePerKw = FeeRatePerKw(0)
     """0: ``env.feerates.close_minimum`` when the negotiation starts."""
     max_fee: Sat = Sat(0)
     """0: from policy."""
-    initiator_local: bool = False
-    negotiation: tuple[CloseOffer, ...] = ()
-    """Offers of this connection, ours and theirs in turn; restarts after a reconnect."""
+    agreed_fee: Sat | None = None
+    """What both signed; a repeated negotiation ends at the same fee."""
+
+    received: bool = False
+    negotiating: bool = False
+    """Nothing is in flight any more and a fee is being agreed; the timer runs."""
     local_offer: CloseOffer | None = None
     remote_offer: CloseOffer | None = None
     remote_signature: bytes = b""
-    local_fee_signed: Sat | None = None
+    """The peer's signature on ``final``; set when we have accepted its offer and only our signature is missing."""
+    final: Transaction | None = None
 
 
 class SpendKind(enum.Enum):
@@ -278,7 +293,7 @@ class SpendKind(enum.Enum):
     REMOTE_COMMITMENT = "remote_commitment"
     REMOTE_REVOKED = "remote_revoked"
     REMOTE_FUTURE = "remote_future"
-    UNKNOWN = "unknown"
+    """Not ours, and later than any that we know."""
 
 
 class Spend(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,11 +304,14 @@ class Spend(msgspec.Struct, frozen=True, kw_only=True):
     kind: SpendKind
     number: int = 0
     point: bytes = b""
+    sweep_outpoint: OutPoint | None = None
+    """Our balance among its outputs."""
     sweep: Transaction | None = None
+    swept: bool = False
     sweep_height: BlockHeight = BlockHeight(0)
 
 
-class Channel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Channel(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """The state of one channel. Made by ``open_channel``, ``receive_open_channel`` or ``load``; moved by ``step``."""
 
     channel_id: ChannelId
@@ -305,8 +323,10 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     # opening
     local_keys: NewChannelKeys | None = None
     """Ours; only while opening."""
-    remote_open: Message | None = None
-    """The peer's opening message; only while opening."""
+    remote_keys: ChannelKeys | None = None
+    """The peer's; only while opening."""
+    proposal: OpenChannel | None = None
+    """Funder: what we sent, until it is answered."""
     funding_tx: Transaction | None = None
     """Funder, until it is broadcast."""
 
@@ -353,19 +373,24 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     local_next: Totals = Totals(local_msat=Msat(0), remote_msat=Msat(0))
     """Totals of our next commitment, which the peer signs."""
     remote_next: Totals = Totals(local_msat=Msat(0), remote_msat=Msat(0))
-    local_unsigned: int = 0
-    """Updates that the peer's next commitment would contain and its newest does not."""
+    unacked: Unacked = Unacked()
+    unsigned: bool = False
+    """The peer's next commitment would differ from its newest: a ``commitment_signed`` is due."""
+    remote_uncommitted: int = 0
+    """How many HTLCs the peer proposed that it has not signed for: forgotten by a disconnect."""
 
     # messages that wait for the signer, in order
     outbox: tuple[Message | Awaiting, ...] = ()
     pending: tuple[AnySignerRequest, ...] = ()
     refused: tuple[str, ...] = ()
     """Ids of requests that the signer refused for good."""
+    reestablish: ChannelReestablish | None = None
+    """The peer's, while the signer checks the secret in it."""
 
     # closing
-    shutdown: Shutdown = Shutdown()
+    shutdown: ShutdownState = ShutdownState()
     closing_tx: Transaction | None = None
-    """Our broadcast mutual close or commitment."""
+    """The mutual close or the commitment of ours that we broadcast."""
     spend: Spend | None = None
     failure: str = ""
     """Why the channel failed; sent again as ``error`` whenever the peer comes back."""
