@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import structlog
 
 from leyden.bitcoin import Network
@@ -39,6 +40,7 @@ from leyden.types import BlockHeight, OutPoint
 log = structlog.get_logger("leyden.chain")
 
 FETCH_RETRY_SECONDS = 2.0
+ALARM_RESTARTS = 10
 
 
 class ChainMonitor:
@@ -74,6 +76,8 @@ class ChainMonitor:
         self._durable: ChainFollower | None = None
         self._watched: set[tuple[bytes, OutPoint | None]] = set()
         self._birth = BlockHeight(0)
+        self._restarts = 0
+        self._restarting = False
         self.on_synced: Callable[[], None] = lambda: None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -130,14 +134,14 @@ class ChainMonitor:
                 case BlocksDisconnected():
                     self._on_disconnected(output)
                 case SourceSynced():
+                    self._restarts = 0
                     self._after_commit(self.on_synced)
                 case BlockRescanned():
                     self._on_rescanned(output)
                 case FetchBlock():
                     self._after_commit(lambda ask=output: self._fetch(ask))  # type: ignore[misc]
                 case RestartSource(reason=reason):
-                    log.info("chain_source_restarts", reason=reason)
-                    self._after_commit(self._restart)
+                    self._restart_later(reason)
                 case SourceFault(reason=reason):
                     log.warning("chain_source_fault", reason=reason)
                     self._publish(Alarm(subject="chain_source", text=reason))
@@ -182,7 +186,24 @@ class ChainMonitor:
 
         self._caller.call(self._source, self._source.get_block(ask.block_hash), done, "fetch block")
 
+    def _restart_later(self, reason: str) -> None:
+        """A gap in the stream: begin again from our locator, more slowly the more often that did not help."""
+        log.info("chain_source_restarts", reason=reason, times=self._restarts)
+        if self._restarting:
+            return
+        self._restarting = True
+        delay = min(0.05 * 2**self._restarts, 30.0) if self._restarts else 0.0
+        self._restarts = min(self._restarts + 1, 20)
+        if self._restarts == ALARM_RESTARTS:
+            self._publish(Alarm(subject="chain_source", text=f"the chain source does not close a gap: {reason}"))
+        if delay:
+            self._host.call_later(delay, lambda: self._post(self._restart))
+        else:
+            self._after_commit(self._restart)
+
     def _restart(self) -> None:
+        self._restarting = False
+
         def done(_: None, error: BaseException | None) -> None:
             if error is not None:
                 log.warning("chain_source_not_started", reason=str(error))
@@ -203,14 +224,12 @@ class ChainMonitor:
         self._durable = self._follower
 
     def rollback(self) -> None:
-        """The source moved on without us: take up the stream again from the durable tip."""
-        moved = self._follower is not self._durable
-        self._follower = self._durable
-        if self._follower is not None:
-            self._channels.height = self._follower.height
-        self._watched.clear()
-        if moved:
-            self._post(self._restart)
+        """The source moved on without us: take up the stream again from the durable tip, with every watch we have."""
+        if self._follower is None or self._durable is None or self._follower is self._durable:
+            return
+        self._follower = self._durable = msgspec.structs.replace(self._durable, watches=self._follower.watches)
+        self._channels.height = self._follower.height
+        self._post(lambda: self._restart_later("the turn was dropped"))
 
 
 def _note_watch(active_from: BlockHeight | None, error: BaseException | None) -> None:

@@ -133,6 +133,9 @@ class Engine:
                 self.fenced = True
                 raise
             self._degrade(str(error))
+        except Exception as error:  # a bug: nothing of the turn becomes durable or leaves, the node goes on
+            log.exception("turn_failed")
+            self._drop(LeydenError(f"internal error: {type(error).__name__}"))
         finally:
             self._busy = False
         if self._mail:
@@ -169,8 +172,9 @@ class Engine:
         for work in after:
             work()
 
-    def _drop(self, error: StoreError) -> None:
-        log.error("commit_failed", reason=str(error))
+    def _drop(self, error: LeydenError) -> None:
+        log.error("turn_dropped", reason=str(error))
+        self.journal.clear()
         for participant in self._participants:
             participant.rollback()
         failed, self._failed_after = self._failed_after, []
