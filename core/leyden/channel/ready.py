@@ -89,7 +89,7 @@ def normal_if_ready(turn: Turn) -> None:
 
 
 def addressed_by(channel: Channel, scid: ShortChannelId) -> bool:
-    """Whether a forward to ``scid`` means this channel: always its alias; its real id unless the type hides it (C-033)."""
+    """Whether ``scid`` means this channel: always its alias; its real id unless the type hides it (C-033)."""
     if channel.local_alias is not None and scid == channel.local_alias:
         return True
     hidden = channel.config.channel_type.offers(Feature.OPTION_SCID_ALIAS) and C_033.enabled

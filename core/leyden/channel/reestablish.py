@@ -15,6 +15,7 @@ from leyden.channel.stages import without_uncommitted
 from leyden.channel.state import OPENING, Channel, FeeUpdate, Lifecycle, Link, LiveHtlc
 from leyden.channel.turn import Turn
 from leyden.channel.updates import update_message
+from leyden.commitment import MAX_COMMITMENT_NUMBER
 from leyden.crypto import FIRST_INDEX
 from leyden.hooks.signing import (
     CheckFutureSecret,
@@ -97,6 +98,8 @@ def on_channel_reestablish(turn: Turn, message: ChannelReestablish) -> None:
     if message.next_revocation_number == 0:
         _compare(turn, message)
         return
+    known = message.next_revocation_number <= MAX_COMMITMENT_NUMBER
+    require(known, C_095, "impossible next_revocation_number", offered=message.next_revocation_number)
     turn.set(reestablish=message)
     turn.ask(
         CheckFutureSecret(
