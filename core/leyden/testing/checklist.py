@@ -1,0 +1,433 @@
+"""Which lines of the specification checklist does a test prove? ``python -m leyden.testing.checklist``.
+
+A test claims lines with ``@pytest.mark.proves("C-088")``. Each claimed rule is switched off in turn and only the tests
+that claim it run: a line is *proved* when one of them passes with the rule and fails without it. Tests are collected
+once; every rule gets a process of its own, forked after the collection.
+
+Exit code 0: every line of the required areas is proved or excepted with a reason; 1: some are not; 2: the report could
+not be made.
+"""
+
+import argparse
+import contextlib
+import enum
+import io
+import json
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import leyden.types.rules  # noqa: F401  (declares every rule)
+from leyden.testing.checklist_scope import EXCEPTED, REQUIRED_AREAS
+from leyden.types import LeydenError, all_rules
+
+CHECKLIST = Path("docs/spec/checklist.md")
+RULE_SECONDS = 90.0
+"""A rule whose tests take longer without it has proved nothing."""
+BASELINE_SECONDS = 600.0
+
+_HEADING = re.compile(r"^#{2,4}\s+(.*?)\s*$")
+_LINE = re.compile(r"^\s*(?:[-*+]|\|)\s*(?:\[.\]\s*)?[`*]{0,2}(?:C-)?(\d{3})[`*]{0,2}\s*[:|]?\s*(.*?)\s*\|?\s*$")
+
+
+class ChecklistError(LeydenError):
+    """The report cannot be made: the checklist or the tests cannot be read."""
+
+
+class Status(enum.Enum):
+    PROVED = "proved"
+    NOT_PROVED = "NOT PROVED"
+    UNCLAIMED = "UNCLAIMED"
+    BROKEN = "BROKEN"
+    """Every test that claims the line fails (or is skipped) even with the rule on."""
+    EXCEPTED = "excepted"
+    NOT_YET = "not yet"
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of the checklist."""
+
+    id: str
+    area: str
+    title: str
+
+    @property
+    def required(self) -> bool:
+        return is_required(self.area) and self.id not in EXCEPTED
+
+
+class Finding(msgspec.Struct, frozen=True):
+    line: Line
+    status: Status
+    by: str = ""
+    """The test that proves the line, or why nothing does."""
+
+    @property
+    def lacking(self) -> bool:
+        return self.line.required and self.status is not Status.PROVED
+
+
+class Run(msgspec.Struct, frozen=True):
+    """How one test ended in a process: ``passed``, ``failed`` or ``skipped``, and the seconds it took."""
+
+    outcome: str
+    seconds: float
+
+
+# -- the document ------------------------------------------------------------------------------------------------------
+
+
+def find_root(start: Path) -> Path:
+    """The checkout that holds ``docs/spec/checklist.md``: around ``start``, else around this package."""
+    for origin in (start, Path(__file__).parent):
+        for folder in (origin, *origin.parents):
+            if (folder / CHECKLIST).is_file():
+                return folder
+    raise ChecklistError(f"no {CHECKLIST} here: run this in a checkout of the project, or name it with --root")
+
+
+def read_checklist(root: Path) -> list[Line]:
+    """Every line with its area, in the order of the document."""
+    try:
+        text = (root / CHECKLIST).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ChecklistError(f"cannot read {root / CHECKLIST}: {error.strerror}") from error
+    lines: list[Line] = []
+    area = ""
+    for row in text.splitlines():
+        if heading := _HEADING.match(row):
+            area = heading[1]
+        elif area and (match := _LINE.match(row)):
+            lines.append(Line(id=f"C-{match[1]}", area=area, title=_plain(match[2])))
+    repeated = {line.id for line in lines if sum(other.id == line.id for other in lines) > 1}
+    if repeated:
+        raise ChecklistError(f"{CHECKLIST} lists {', '.join(sorted(repeated))} more than once")
+    if not lines:
+        raise ChecklistError(f"{CHECKLIST} has no lines that look like '- C-001 ...' or '| C-001 | ...'")
+    return lines
+
+
+def _plain(title: str) -> str:
+    """The requirement without reaction code, reference and markup."""
+    title = re.sub(r"^[\s|:]*\*{0,2}[A-Z/+-]{1,5}\*{0,2}\s*\|?\s*", "", title)
+    title = re.sub(r"^\([^)]*\)\s*", "", title)
+    return re.sub(r"[`*]", "", title).strip(" |")
+
+
+def is_required(area: str) -> bool:
+    """Whether the heading ``area`` is one of ``REQUIRED_AREAS``, with or without its BOLT in brackets."""
+    return area in REQUIRED_AREAS or re.sub(r"\s*\([^)]*\)$", "", area) in REQUIRED_AREAS
+
+
+# -- running tests -----------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """A forked process that runs some collected tests, optionally with one rule off, and reports through a pipe."""
+
+    def __init__(self, rule: str | None, items: Sequence[pytest.Item], session: pytest.Session, seconds: float) -> None:
+        self.rule = rule
+        self.output = bytearray()
+        self.deadline = time.monotonic() + seconds
+        self.timed_out = False
+        self.pipe, write_end = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.pipe)
+            _child(rule, items, session, write_end)
+        os.close(write_end)
+
+    def read(self) -> bool:
+        """Take what is there; False at the end."""
+        data = os.read(self.pipe, 65536)
+        self.output += data
+        return bool(data)
+
+    def kill(self) -> None:
+        self.timed_out = True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def finish(self) -> dict[str, Run]:
+        os.close(self.pipe)
+        os.waitpid(self.pid, 0)
+        runs = {}
+        for row in self.output.splitlines():
+            with contextlib.suppress(ValueError):
+                name, outcome, seconds = json.loads(row)
+                runs[name] = Run(outcome, seconds)
+        return runs
+
+
+def _child(rule: str | None, items: Sequence[pytest.Item], session: pytest.Session, pipe: int) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(quiet, stream)
+        reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter._tw._file = open(os.devnull, "w")  # noqa: SIM115  (lives as long as the process)
+        if rule is not None:
+            all_rules()[rule].enabled = False
+        _run_items(items, session, pipe, stop_at_failure=rule is not None)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _run_items(items: Sequence[pytest.Item], session: pytest.Session, pipe: int, *, stop_at_failure: bool) -> None:
+    reports: list[pytest.TestReport] = []
+
+    class Catcher:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            reports.append(report)
+
+    session.config.pluginmanager.register(Catcher())
+    for index, item in enumerate(items):
+        reports.clear()
+        following = items[index + 1] if index + 1 < len(items) else None
+        begin = time.monotonic()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        outcomes = {report.outcome for report in reports}
+        outcome = next((o for o in ("failed", "skipped") if o in outcomes), "passed")
+        row = json.dumps([item.nodeid, outcome, time.monotonic() - begin]) + "\n"
+        os.write(pipe, row.encode())
+        if stop_at_failure and outcome == "failed":
+            return
+
+
+class Jobs:
+    """At most ``limit`` workers at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._running: list[Worker] = []
+
+    def run(self, starts: Iterable[Callable[[], Worker]], done: Callable[[Worker, dict[str, Run]], None]) -> None:
+        try:
+            for start in starts:
+                while len(self._running) >= self._limit:
+                    self._wait(done)
+                self._running.append(start())
+            while self._running:
+                self._wait(done)
+        finally:
+            for worker in self._running:
+                worker.kill()
+                worker.finish()
+
+    def _wait(self, done: Callable[[Worker, dict[str, Run]], None]) -> None:
+        ready, _, _ = select.select([worker.pipe for worker in self._running], [], [], 1.0)
+        for worker in list(self._running):
+            if worker.pipe in ready and not worker.read():
+                self._running.remove(worker)
+                done(worker, worker.finish())
+            elif time.monotonic() > worker.deadline and not worker.timed_out:
+                worker.kill()
+
+
+class Prover:
+    """pytest plugin: takes the place of the run that would follow the collection."""
+
+    def __init__(self, wanted: Callable[[str], bool], jobs: int, progress: Callable[[str], None]) -> None:
+        self.wanted = wanted
+        self.jobs = jobs
+        self.progress = progress
+        self.claims: dict[str, list[pytest.Item]] = {}
+        self.proofs: dict[str, tuple[Status, str]] = {}
+        self.errors: list[str] = []
+        self.tests = 0
+
+    def pytest_configure(self) -> None:
+        _settle_hypothesis()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.errors.append(f"{report.nodeid}: {str(report.longrepr).strip().splitlines()[-1]}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        known = all_rules()
+        self.tests = len(session.items)
+        for item in session.items:
+            for marker in item.iter_markers("proves"):
+                for name in marker.args:
+                    if name not in known:
+                        self.errors.append(f"{item.nodeid} claims {name}, which is no rule")
+                    elif self.wanted(name):
+                        self.claims.setdefault(name, []).append(item)
+        if not self.errors:
+            self._prove(session)
+        return True
+
+    def _prove(self, session: pytest.Session) -> None:
+        items = list({id(item): item for claim in self.claims.values() for item in claim}.values())
+        self.progress(f"{len(items)} of {self.tests} tests claim {len(self.claims)} lines; running them once")
+        baseline: dict[str, Run] = {}
+        chunks = [chunk for n in range(self.jobs) if (chunk := _share(items, n, self.jobs))]
+        Jobs(self.jobs).run(
+            [lambda chunk=chunk: Worker(None, chunk, session, BASELINE_SECONDS) for chunk in chunks],  # type: ignore[misc]
+            lambda _worker, runs: baseline.update(runs),
+        )
+
+        def start(rule: str) -> Worker:
+            usable = [i for i in self.claims[rule] if _passed(baseline, i.nodeid)]
+            usable.sort(key=lambda i: baseline[i.nodeid].seconds)
+            return Worker(rule, usable, session, RULE_SECONDS)
+
+        def done(worker: Worker, runs: dict[str, Run]) -> None:
+            if worker.rule is not None:
+                self.proofs[worker.rule] = self._judge(worker, runs, baseline)
+                self.progress(f"{worker.rule} {self.proofs[worker.rule][0].value}")
+
+        Jobs(self.jobs).run([lambda rule=rule: start(rule) for rule in sorted(self.claims)], done)  # type: ignore[misc]
+
+    def _judge(self, worker: Worker, runs: dict[str, Run], baseline: dict[str, Run]) -> tuple[Status, str]:
+        claim = self.claims[worker.rule or ""]
+        failed = next((name for name, run in runs.items() if run.outcome == "failed"), None)
+        if failed is not None:
+            return Status.PROVED, failed
+        if not any(_passed(baseline, item.nodeid) for item in claim):
+            outcome = baseline.get(claim[0].nodeid, Run("never finished", 0.0)).outcome
+            return Status.BROKEN, f"{claim[0].nodeid}: {outcome} with the rule on"
+        if worker.timed_out:
+            return Status.NOT_PROVED, f"still running after {RULE_SECONDS:.0f} s without the rule"
+        names = f"{claim[0].nodeid}" + (f" and {len(claim) - 1} more" if len(claim) > 1 else "")
+        return Status.NOT_PROVED, f"without the rule still passing: {names}"
+
+
+def _share(items: Sequence[pytest.Item], number: int, jobs: int) -> list[pytest.Item]:
+    """Whole files, so that what a module sets up is set up once."""
+    files = list(dict.fromkeys(item.path for item in items))
+    mine = set(files[number::jobs])
+    return [item for item in items if item.path in mine]
+
+
+def _passed(baseline: dict[str, Run], name: str) -> bool:
+    run = baseline.get(name)
+    return run is not None and run.outcome == "passed"
+
+
+def _settle_hypothesis() -> None:
+    """The same examples each time, none kept on disk, no time spent on making failures small."""
+    try:
+        from hypothesis import Phase, settings
+    except ImportError:
+        return
+    settings.register_profile(
+        "checklist", derandomize=True, database=None, deadline=None, phases=(Phase.explicit, Phase.generate)
+    )
+    settings.load_profile("checklist")
+
+
+def prove(root: Path, wanted: Callable[[str], bool], jobs: int, progress: Callable[[str], None]) -> Prover:
+    """Collect the tests of ``root`` once and try every wanted rule that one of them claims."""
+    prover = Prover(wanted, jobs, progress)
+    said = io.StringIO()
+    arguments = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", "--rootdir", str(root), str(root / "tests")]
+    here = Path.cwd()
+    os.chdir(root)
+    try:
+        with contextlib.redirect_stdout(said):
+            code = pytest.main(arguments, plugins=[prover])
+    finally:
+        os.chdir(here)
+    if prover.errors:
+        raise ChecklistError("the tests cannot be collected:\n  " + "\n  ".join(prover.errors))
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise ChecklistError(f"pytest ended with {code}:\n{said.getvalue()}")
+    return prover
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+
+def judge(lines: Iterable[Line], proofs: dict[str, tuple[Status, str]]) -> list[Finding]:
+    findings = []
+    for line in lines:
+        proof = proofs.get(line.id)
+        if line.id in EXCEPTED and (proof is None or proof[0] is not Status.PROVED):
+            findings.append(Finding(line, Status.EXCEPTED, EXCEPTED[line.id]))
+        elif proof is not None:
+            findings.append(Finding(line, *proof))
+        elif is_required(line.area):
+            findings.append(Finding(line, Status.UNCLAIMED, "no test is marked with it"))
+        else:
+            findings.append(Finding(line, Status.NOT_YET))
+    return findings
+
+
+def print_report(findings: Sequence[Finding], write: Callable[[str], None]) -> None:
+    """A table per area, then one line with the sums."""
+    for area in dict.fromkeys(finding.line.area for finding in findings):
+        rows = [finding for finding in findings if finding.line.area == area]
+        proved = sum(row.status is Status.PROVED for row in rows)
+        write("")
+        write(f"{area}{'' if is_required(area) else ' (not required yet)'}: {proved} of {len(rows)} proved")
+        for row in rows:
+            title = row.line.title if len(row.line.title) <= 72 else row.line.title[:71] + "…"
+            write(f"  {row.line.id}  {row.status.value:<10}  {title}")
+            if row.by and row.status is not Status.PROVED:
+                write(f"         {'':<10}  {row.by}")
+    counts = {status: sum(f.status is status for f in findings) for status in Status}
+    lacking = [finding.line.id for finding in findings if finding.lacking]
+    write("")
+    write(", ".join(f"{count} {status.value.lower()}" for status, count in counts.items() if count))
+    if lacking:
+        write(f"checklist: {len(lacking)} required lines lack proof: {' '.join(lacking)}")
+    else:
+        write("checklist ok: every line of the required areas is proved or excepted with its reason")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m leyden.testing.checklist", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--areas", nargs="+", default=[], metavar="AREA", help="only areas whose name contains this")
+    parser.add_argument("--only", default="", metavar="C-088,...", help="only these lines")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time (2)")
+    parser.add_argument("--root", type=Path, help="the checkout (found from here by default)")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    options = parser.parse_args(arguments)
+
+    def progress(text: str) -> None:
+        if not options.quiet:
+            print(f"checklist: {text}", file=sys.stderr, flush=True)
+
+    try:
+        root = (options.root or find_root(Path.cwd())).resolve()
+        lines = read_checklist(root)
+        only = {name.strip().upper() for name in options.only.split(",") if name.strip()}
+        if unknown := only - {line.id for line in lines}:
+            raise ChecklistError(f"the checklist has no line {', '.join(sorted(unknown))}")
+        areas = [name.lower() for name in options.areas]
+        chosen = [
+            line
+            for line in lines
+            if (not only or line.id in only) and (not areas or any(name in line.area.lower() for name in areas))
+        ]
+        if not chosen:
+            raise ChecklistError(f"no area is called {' or '.join(options.areas)}")
+        ids = {line.id for line in chosen}
+        prover = prove(root, ids.__contains__, max(1, options.jobs), progress)
+    except ChecklistError as error:
+        print(f"checklist: {error}", file=sys.stderr)
+        return 2
+    findings = judge(chosen, prover.proofs)
+    print_report(findings, print)
+    return 1 if any(finding.lacking for finding in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
