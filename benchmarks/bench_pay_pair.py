@@ -1,0 +1,146 @@
+"""Two whole nodes in two processes over loopback, SQLite with full durability, real invoices.
+
+``c x k``: c channels, k payments in flight. The rate is payments per second of wall time; CPU is of both processes per
+payment, by the operating system's account. What dominates the rate is printed under the table.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Bench, Row
+
+AMOUNT_MSAT = 1_000_000
+CHANNEL_SAT = 10_000_000
+
+
+class Process:
+    """A ``pay_node`` and its answers."""
+
+    def __init__(self, folder: Path, socket: Path, seed: str, delay_ms: float) -> None:
+        folder.mkdir(mode=0o700)
+        command = [sys.executable, "-m", "benchmarks.pay_node", str(folder), str(socket), seed, str(delay_ms)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(self, *command: Any) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+
+    def hear(self) -> Any:
+        line = self._process.stdout.readline() if self._process.stdout is not None else ""
+        if not line:
+            raise SystemExit("pay_pair: a node stopped")
+        return json.loads(line)
+
+    def ask(self, *command: Any) -> Any:
+        self.tell(*command)
+        return self.hear()
+
+    def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(20)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+class Pair:
+    """A chain server and two nodes with ``channels`` open channels, alice funding all."""
+
+    def __init__(self, folder: Path, channels: int, delay_ms: float) -> None:
+        self._socket = folder / "chain" / "socket"
+        (folder / "chain").mkdir(mode=0o700)
+        serve = [sys.executable, "-m", "leyden_regtest", "serve", "--dir", str(folder / "chain" / "data")]
+        self._chain = subprocess.Popen([*serve, "--socket", str(self._socket)], stdout=subprocess.PIPE, text=True)
+        if self._chain.stdout is None or not self._chain.stdout.readline():
+            raise SystemExit("pay_pair: the chain server did not start")
+        self.alice = Process(folder / "alice", self._socket, "01" * 32, delay_ms)
+        self.bob = Process(folder / "bob", self._socket, "02" * 32, delay_ms)
+        alice, bob = self.alice.ask("info"), self.bob.ask("info")
+        for _ in range(channels):
+            self._regtest("faucet", alice["deposit"], str(CHANNEL_SAT + 10_000))
+        self._regtest("mine", "1")
+        self._wait(lambda: self.alice.ask("balance") >= channels * CHANNEL_SAT)
+        self.alice.ask("connect", bob["address"])
+        for _ in range(channels):
+            self.alice.ask("open", bob["address"].partition("@")[0], CHANNEL_SAT)
+        self._regtest("mine", "6")
+        self._wait(lambda: self.alice.ask("usable") == channels == self.bob.ask("usable"))
+
+    def _regtest(self, verb: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", "leyden_regtest", verb, "--socket", str(self._socket), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def _wait(self, reached: Any) -> None:
+        deadline = time.monotonic() + 30
+        while not reached():
+            if time.monotonic() > deadline:
+                raise SystemExit("pay_pair: the channels did not become usable")
+            time.sleep(0.02)
+
+    def run(self, count: int, in_flight: int) -> dict[str, float]:
+        invoices = self.bob.ask("invoices", count, AMOUNT_MSAT)
+        before = [node.ask("usage") for node in (self.alice, self.bob)]
+        result = self.alice.ask("pay", invoices, in_flight)
+        after = [node.ask("usage") for node in (self.alice, self.bob)]
+        latencies = sorted(result["latencies"])
+        return {
+            "rate": count / result["seconds"],
+            "cpu_us": sum(a["cpu"] - b["cpu"] for a, b in zip(after, before, strict=True)) / count * 1e6,
+            "commits": sum(a["commits"] - b["commits"] for a, b in zip(after, before, strict=True)) / 2 / count,
+            "p50_ms": statistics.median(latencies) * 1e3,
+            "p99_ms": latencies[int(len(latencies) * 0.99)] * 1e3,
+            "rss_mib": max(a["rss_mib"] for a in after),
+        }
+
+    def close(self) -> None:
+        self.alice.close()
+        self.bob.close()
+        self._chain.terminate()
+        self._chain.wait(20)
+        if self._chain.stdout is not None:
+            self._chain.stdout.close()
+
+
+def run(bench: Bench) -> None:
+    bench.uses("leyden-core", "leyden-sqlite", "coincurve")
+    loads = (
+        [(1, 1, 200), (10, 10, 500)] if bench.quick else [(1, 1, 1000), (1, 10, 2000), (10, 10, 2000), (4, 100, 2000)]
+    )
+    delays = (0.0,) if bench.quick else (0.0, 2.5, 10.0)
+    for delay in delays:
+        for channels, in_flight, count in loads:
+            label = f"{channels} x {in_flight}" + (f", +{delay:g} ms per sync" if delay else "")
+            with tempfile.TemporaryDirectory(prefix="leyden-bench-") as name:
+                pair = Pair(Path(name), channels, delay)
+                try:
+                    pair.run(max(20, in_flight), in_flight)
+                    figures = pair.run(count if not delay else count // 4, in_flight * channels)
+                finally:
+                    pair.close()
+            _rows(bench, label, figures)
+    bench.note("rate: payments/s; both nodes on this machine's cores, the payer also runs the load")
+
+
+def _rows(bench: Bench, label: str, figures: dict[str, float]) -> None:
+    bench.rows.append(Row(label, "payments/s", None, None, figures["rate"], None, None, ""))
+    wall = 1e6 / figures["rate"]
+    bench.rows.append(Row(label, "both nodes, per payment", figures["cpu_us"], wall, None, None, None, ""))
+    bench.limit(f"{label}: memory", "MiB RSS", figures["rss_mib"], 60.0)
+    bench.note(
+        f"{label}: p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, {figures['commits']:.2f} commits "
+        f"per payment and node; dominated by {_dominant(figures, wall)}"
+    )
+
+
+def _dominant(figures: dict[str, float], wall_us: float) -> str:
+    share = figures["cpu_us"] / 2 / wall_us
+    if share > 0.8:
+        return f"CPU: each node is busy {share:.0%} of the time"
+    return f"waiting: each node is busy {share:.0%} of the time, the rest is disk sync and the other node's turn"

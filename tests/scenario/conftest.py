@@ -1,0 +1,100 @@
+"""Whole nodes over real sockets, with SQLite, on an embedded chain in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from leyden.bitcoin import Network, decode_address
+from leyden.channel import ChannelPolicy
+from leyden.node import HookDispatcher, Node, NodeConfig, Services
+from leyden.types import FeeRatePerKw, NodeId, Sat
+from leyden_inmemory import InMemoryKeyManager
+from leyden_regtest.chain import EmbeddedChain
+from leyden_regtest.inprocess import InProcessChain
+from leyden_sqlite.store import SqliteStore
+from leyden_wallet.wallet import OnchainWallet
+
+POLICY = ChannelPolicy(minimum_depth=3)
+
+
+class World:
+    """A chain and the nodes on it; every node is stopped at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.chain = EmbeddedChain(folder / "chain")
+        self.nodes: list[Node] = []
+
+    async def start(self, name: str, hooks: HookDispatcher | None = None, policy: ChannelPolicy = POLICY) -> Node:
+        """A node called ``name``: the same name is the same keys and the same database."""
+        data = self.folder / name
+        data.mkdir(mode=0o700, exist_ok=True)
+        keys = InMemoryKeyManager(name.encode().ljust(32, b"\x01"), Network.REGTEST)
+        source = InProcessChain(self.chain, FeeRatePerKw(1000))
+        services = Services(
+            store=SqliteStore(data / "node.sqlite"),
+            chain_source=source,
+            broadcasters=[source],
+            fee_estimators=[source],
+            wallet=OnchainWallet(),
+            node_identity=keys,
+            channel_signer=keys.channel_signer,
+            onchain_signer=keys,
+            destinations=keys,
+            payment_approval=keys,
+        )
+        config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy)
+        node = await Node.start(config, services, hooks)
+        self.nodes.append(node)
+        return node
+
+    async def stop(self, node: Node) -> None:
+        self.nodes.remove(node)
+        await node.stop()
+
+    async def fund(self, node: Node, amount: int) -> None:
+        script = decode_address(await node.new_address(), Network.REGTEST)
+        self.chain.faucet(script, Sat(amount))
+        await self.mine(1)
+        await until(lambda: node.wallet_balance().confirmed >= amount)
+
+    async def mine(self, count: int) -> None:
+        """Mine, and wait until every node has followed."""
+        await asyncio.sleep(0.02)  # let transactions that were just broadcast arrive
+        self.chain.mine(count)
+        await until(lambda: all(node.info().height == self.chain.height for node in self.nodes))
+
+    async def connect(self, dialler: Node, listener: Node) -> None:
+        if listener.address is None:
+            raise AssertionError("the listener does not listen")
+        await dialler.connect(NodeId(listener.node_id), *listener.address)
+
+    async def channel(self, funder: Node, fundee: Node, amount: int = 1_000_000, push_msat: int = 0) -> bytes:
+        """An open channel, usable on both sides."""
+        await self.connect(funder, fundee)
+        channel_id = await funder.open_channel(fundee.node_id, Sat(amount), push=push_msat)  # type: ignore[arg-type]
+        await self.mine(4)
+        await until(lambda: usable(funder) and usable(fundee))
+        return channel_id
+
+
+def usable(node: Node) -> bool:
+    return any(channel.usable for channel in node.channels())
+
+
+async def until(reached: Callable[[], object], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not reached():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    for node in list(world.nodes):
+        await world.stop(node)
+    world.chain.close()
+    stray = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+    assert not stray, f"tasks left behind: {stray}"
