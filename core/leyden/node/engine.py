@@ -7,6 +7,7 @@ fails, every post-state of the turn is dropped.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
@@ -135,7 +136,9 @@ class Engine:
             self._degrade(str(error))
         except Exception as error:  # a bug: nothing of the turn becomes durable or leaves, the node goes on
             log.exception("turn_failed")
-            self._drop(LeydenError(f"internal error: {type(error).__name__}"))
+            text = f"internal error: {type(error).__name__}"
+            self._drop(LeydenError(text))
+            self._degrade(text)  # the same rows may fail again at once: with a pause, and with an alarm
         finally:
             self._busy = False
         if self._mail:
@@ -145,11 +148,7 @@ class Engine:
         rounds = 0
         while True:
             while self._mail:
-                work = self._mail.popleft()
-                try:
-                    work()
-                except Exception:  # a bug or a poisoned message must cost neither the turn nor the node
-                    log.exception("mail_failed", work=repr(work))
+                self._try("mail_failed", self._mail.popleft())
             moved = False
             for participant in self._participants:
                 moved = participant.end_turn() or moved
@@ -165,22 +164,33 @@ class Engine:
         self.commits += 1
 
     def _release(self) -> None:
+        """The turn is durable: nothing may undo it any more, so no failure in here reaches another part."""
         for participant in self._participants:
-            participant.commit()
+            self._try("commit_effects_failed", participant.commit)
         after, self._after = self._after, []
         self._failed_after = []
         for work in after:
-            work()
+            self._try("answer_failed", work)
+
+    @staticmethod
+    def _try(event: str, work: Callable[[], T]) -> T | None:
+        """A bug or a poisoned message must cost neither the turn nor the node."""
+        try:
+            return work()
+        except Exception:
+            log.exception(event, work=repr(work))
+            return None
 
     def _drop(self, error: LeydenError) -> None:
         log.error("turn_dropped", reason=str(error))
         self.journal.clear()
         for participant in self._participants:
-            participant.rollback()
+            self._try("rollback_failed", participant.rollback)
         failed, self._failed_after = self._failed_after, []
         self._after = []
+        refusal = StorageDegraded(f"storage is degraded: {error}")
         for callback in failed:
-            callback(StorageDegraded(f"storage is degraded: {error}"))
+            self._try("answer_failed", partial(callback, refusal))
 
     def _degrade(self, reason: str) -> None:
         """Storage degraded: mail waits, callers are refused, and each second the store is tried afresh."""
@@ -199,6 +209,9 @@ class Engine:
             raise
         except StoreError as error:
             log.warning("storage_still_degraded", reason=str(error))
+            return False
+        except Exception:  # what was read back makes no sense: the alarm stands until it does
+            log.exception("storage_not_read_back")
             return False
         log.warning("storage_recovered")
         self.degraded = ""
