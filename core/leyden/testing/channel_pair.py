@@ -245,10 +245,14 @@ class ChannelPair:
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
-    def propose(self, funding: Sat = Sat(1_000_000), push_msat: Msat = Msat(0), **params: Any) -> OpenChannel:
+    def propose(self, funding: int = 1_000_000, push_msat: int = 0, **params: Any) -> OpenChannel:
         """``a`` proposes; returns the message, which waits in ``a.sent``."""
         wanted = OpenParams(
-            keys_id=self.a.keys_id, claim_id="claim", funding_satoshis=funding, push_msat=push_msat, **params
+            keys_id=self.a.keys_id,
+            claim_id="claim",
+            funding_satoshis=Sat(funding),
+            push_msat=Msat(push_msat),
+            **params,
         )
         self.a.take(*open_channel(wanted, self.a.new_keys(), self.a.fresh_env()))
         message = decode(self.a.sent[-1])
@@ -281,7 +285,7 @@ class ChannelPair:
         self.a.do(ev.ProvideFunding(tx=self.funding_tx, vout=1))
         return self.funding_tx
 
-    def open(self, funding: Sat = Sat(1_000_000), push_msat: Msat = Msat(0), **params: Any) -> None:
+    def open(self, funding: int = 1_000_000, push_msat: int = 0, **params: Any) -> None:
         """The whole opening up to NORMAL on both sides."""
         self.propose(funding, push_msat, **params)
         self.accept()
