@@ -132,6 +132,7 @@ class StoreConformance:
             seen: list[tuple[bytes, bytes]] = []
             while page := await store.scan(b"p", after=seen[-1][0] if seen else b"", limit=37):
                 seen += page
+                expect(len(seen) <= len(rows), "a page begins after the last row of the one before")
             expect_equal(seen, rows)
             await store.close()
 
