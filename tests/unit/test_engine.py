@@ -95,6 +95,10 @@ class Rig:
         self.answers: list[object] = []
 
     def turn(self) -> None:
+        """Time for a retry has passed, whatever there is to do."""
+        timers, self.host.timers = self.host.timers, []
+        for _, callback in timers:
+            callback()
         run_inline(self.engine.turn())
 
     def request(self, work: Callable[[], object]) -> None:
@@ -153,15 +157,14 @@ def test_degraded_refuses_callers_and_keeps_mail(rig: Rig) -> None:
     assert "storage is degraded" in str(rig.answers[0])
     assert ran == []
     rig.engine.post(rig.second.add)
+    commits = rig.store.commits
+    run_inline(rig.engine.turn())
+    assert rig.store.commits == commits  # mail alone does not wear the disk out
     rig.store.fail_next()  # the probe of the recovery fails as well
     rig.turn()
     assert rig.engine.degraded
     assert rig.second.value == 0
-    seconds, wake = rig.host.timers[-1]
-    woken = rig.host.woken
-    wake()
-    assert seconds > 0
-    assert rig.host.woken == woken + 1  # the store is tried again by itself
+    assert rig.host.timers  # the store is tried again by itself
     rig.turn()
     assert not rig.engine.degraded
     assert rig.degraded[-1] == ""
@@ -196,7 +199,7 @@ def test_a_reload_that_fails_leaves_the_node_degraded(rig: Rig) -> None:
     rig.turn()
     rig.turn()
     assert rig.engine.degraded
-    assert len(rig.host.timers) == 2  # and it will be tried again
+    assert rig.host.timers  # and it will be tried again
 
 
 def test_a_commit_that_was_durable_after_all_is_not_sent(rig: Rig) -> None:

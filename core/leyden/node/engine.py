@@ -67,6 +67,7 @@ class Engine:
         self._after: list[Callable[[], None]] = []
         self._failed_after: list[Callable[[BaseException], None]] = []
         self._busy = False
+        self._retry_due = False
         self.on_degraded: Callable[[str], None] = lambda _text: None
         self.reload: Callable[[], Awaitable[None]] | None = None
         """Brings parts that keep no old state of their own (the wallet) back to what is on disk."""
@@ -118,8 +119,7 @@ class Engine:
             return
         self._busy = True
         try:
-            if self.degraded and not await self._recover():
-                self._host.call_later(RETRY_SECONDS, self._host.wake)
+            if self.degraded and not await self._recovered():
                 return
             self._work()
             for participant in self._participants:
@@ -196,7 +196,23 @@ class Engine:
         """Storage degraded: mail waits, callers are refused, and each second the store is tried afresh."""
         self.degraded = reason
         self.on_degraded(reason)
-        self._host.call_later(RETRY_SECONDS, self._host.wake)
+        self._pause()
+
+    def _pause(self) -> None:
+        self._retry_due = False
+        self._host.call_later(RETRY_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        self._retry_due = True
+        self._host.wake()
+
+    async def _recovered(self) -> bool:
+        if not self._retry_due:
+            return False
+        if not await self._recover():
+            self._pause()
+            return False
+        return True
 
     async def _recover(self) -> bool:
         """A failed sync is never retried on the same handle: reopen, prove that a commit works, read back."""

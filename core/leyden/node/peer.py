@@ -5,6 +5,7 @@ A violation costs this connection and nothing else.
 """
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -33,6 +34,8 @@ HANDSHAKE_TIMEOUT = 10.0
 PING_INTERVAL = 30.0
 MAX_PINGS_PER_INTERVAL = 240
 MAX_PONG_BYTES = 65532
+MAX_HELD_BYTES = 256 * 1024
+"""What a peer may say before we have decided about it: while our key answers, and while plugins vet it."""
 ALL_CHANNELS = bytes(32)
 
 
@@ -67,6 +70,10 @@ class PeerOwner(Protocol):
 
     def touch(self, peer: "Peer") -> None:
         """The peer has something to flush."""
+        ...
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Do ``work`` as mail of a turn (timers fire outside of turns)."""
         ...
 
 
@@ -106,11 +113,13 @@ class Peer:
         self._raw = bytearray()
         self._outgoing: list[bytes] = []
         self._held: list[Message] = []
+        self._held_bytes = 0
+        self._initialised = False
         self._waiting = False
         self._pings = 0
         self._pong_due: int | None = None
         self._heard = True
-        self._timer: TimerHandle | None = host.call_later(HANDSHAKE_TIMEOUT, self._on_handshake_timeout)
+        self._timer: TimerHandle | None = self._later(HANDSHAKE_TIMEOUT, self._on_handshake_timeout)
         ephemeral = host.entropy(32)
         self._dialler: InitiatorHandshake | None = None
         self._listener: ResponderHandshake | None = None
@@ -136,19 +145,42 @@ class Peer:
 
     def receive(self, data: bytes) -> None:
         """Bytes as the socket gave them."""
-        if self.state is PeerState.CLOSED:
-            return
+        if self.state is not PeerState.CLOSED:
+            self._guard(lambda: self._on_bytes(data))
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Whatever goes wrong with this peer's bytes costs this connection and nothing else."""
         try:
-            if self.state is PeerState.HANDSHAKE:
-                self._acts.feed(data)
-                self._advance()
-            elif self._session is not None:
-                self._on_plain(self._session.feed(data))
+            work()
+        except RuleViolation as violation:
+            self.fail(str(violation), warn=not isinstance(violation, TransportError))
+        except Exception:  # a bug: the message is lost, so the connection must go and reestablish put it right
+            log.exception("peer_handler_failed", peer=repr(self))
+            self.fail("internal error")
+
+    def _on_bytes(self, data: bytes) -> None:
+        if self._session is not None:
+            self._on_frames(self._session, data)
+        else:
+            if self._waiting:
+                self._hold(len(data))
+            self._acts.feed(data)
+            self._advance()
+
+    def _hold(self, size: int) -> None:
+        self._held_bytes += size
+        if self._held_bytes > MAX_HELD_BYTES:
+            self.fail("too much said before we could answer")
+
+    def _on_frames(self, session: Session, data: bytes) -> None:
+        """What came before a bad frame counts, however TCP cut the stream."""
+        try:
+            messages, broken = session.feed(data), None
         except TransportError as error:
-            self._on_plain(list(error.messages))
-            self.fail(str(error), warn=False)
-        except RuleViolation as error:
-            self.fail(str(error))
+            messages, broken = list(error.messages), error
+        self._on_plain(messages)
+        if broken is not None:
+            raise broken
 
     def _advance(self) -> None:
         """Take as many handshake acts as have arrived; stops while an ECDH answer is awaited."""
@@ -182,20 +214,18 @@ class Peer:
         if shared is None:
             self.fail(f"node identity could not answer: {error}", warn=False)
             return
-        try:
-            if self._dialler is not None:
-                self._raw += self._dialler.act_three(shared)
-                self._owner.touch(self)
-                self._begin_session(self._dialler.session())
-            elif self._listener is not None:
-                self._raw += self._listener.act_two(shared)
-                self._listener_waits_for_act_three = True
-                self._owner.touch(self)
-                self._advance()
-        except TransportError as violation:
-            self.fail(str(violation), warn=False)
-        except RuleViolation as violation:
-            self.fail(str(violation))
+        self._guard(lambda: self._on_shared_secret(shared))
+
+    def _on_shared_secret(self, shared: bytes) -> None:
+        if self._dialler is not None:
+            self._raw += self._dialler.act_three(shared)
+            self._owner.touch(self)
+            self._begin_session(self._dialler.session())
+        elif self._listener is not None:
+            self._raw += self._listener.act_two(shared)
+            self._listener_waits_for_act_three = True
+            self._owner.touch(self)
+            self._advance()
 
     def _begin_session(self, session: Session) -> None:
         self._session = session
@@ -204,7 +234,7 @@ class Peer:
         self.send(self._local_init)
         rest = self._acts.rest()
         if rest:
-            self._on_plain(session.feed(rest))
+            self._on_frames(session, rest)
 
     def _on_plain(self, messages: list[bytes]) -> None:
         for data in messages:
@@ -215,12 +245,13 @@ class Peer:
             if self.state is PeerState.AWAITING_INIT:
                 self._on_init(message)
             else:
-                self._on_message(message)
+                self._on_message(message, len(data))
 
     def _on_init(self, message: Message | UnknownMessage) -> None:
         require(isinstance(message, Init), C_137, "the first message is not init", got=type(message).__name__)
         if not isinstance(message, Init):
             return
+        self._initialised = True
         theirs = received_features(message.globalfeatures, message.features)
         check_init_features(Features.from_bytes(self._local_init.features), theirs)
         if message.networks is not None:
@@ -228,11 +259,12 @@ class Peer:
         self.features = theirs
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._host.call_later(PING_INTERVAL, self._on_tick)
+        self._timer = self._later(PING_INTERVAL, self._on_tick)
+        self._held_bytes = 0
         self.state = PeerState.VETTING
         self._owner.on_init(self)
 
-    def _on_message(self, message: Message | UnknownMessage) -> None:
+    def _on_message(self, message: Message | UnknownMessage, size: int) -> None:
         if isinstance(message, Ping):
             self._on_ping(message)
         elif isinstance(message, Pong):
@@ -242,6 +274,7 @@ class Peer:
             pass  # a repeated init changes nothing; unknown odd types are skipped (decode refuses even ones)
         elif self.state is PeerState.VETTING:
             self._held.append(message)
+            self._hold(size)
         else:
             self._owner.on_message(self, message)
 
@@ -262,9 +295,12 @@ class Peer:
         held, self._held = self._held, []
         for message in held:
             if self.state is PeerState.READY:
-                self._owner.on_message(self, message)
+                self._guard(lambda message=message: self._owner.on_message(self, message))  # type: ignore[misc]
 
     # -- timers ----------------------------------------------------------------------------------------------------
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
+        return self._host.call_later(seconds, lambda: self._owner.post(callback))
 
     def _on_handshake_timeout(self) -> None:
         if self.state in (PeerState.HANDSHAKE, PeerState.AWAITING_INIT):
@@ -281,7 +317,7 @@ class Peer:
             self._pong_due = 8
             self.send(Ping(num_pong_bytes=8, ignored=b""))
         self._heard = False
-        self._timer = self._host.call_later(PING_INTERVAL, self._on_tick)
+        self._timer = self._later(PING_INTERVAL, self._on_tick)
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -292,12 +328,12 @@ class Peer:
             self._owner.touch(self)
 
     def fail(self, reason: str, *, warn: bool = True) -> None:
-        """Close the connection, with a ``warning`` if a session exists; channels stay."""
+        """Close the connection, with a ``warning`` unless the peer's ``init`` is still due (C-137); channels stay."""
         if self.state is PeerState.CLOSED:
             return
         self.closed_because = clean_text(reason)
         log.info("peer_failed", peer=(self.node_id or b"").hex(), address=self.address, reason=self.closed_because)
-        if warn and self._session is not None:
+        if warn and self._initialised:
             self._outgoing.append(encode(WarningMessage(channel_id=ALL_CHANNELS, data=self.closed_because.encode())))
         self.close()
 
@@ -343,7 +379,13 @@ class Peer:
             self._closing = False
             self._wire.close()
 
-    def drop_output(self) -> None:
-        """The turn's commit failed: nothing of it may leave. The session has not moved: nothing was encrypted."""
+    def abandon(self, reason: str) -> None:
+        """The turn's commit failed: nothing of it may leave, so the connection ends without another byte."""
         self._outgoing.clear()
         self._raw.clear()
+        self._closing = False
+        self._wire.close()
+        if self.state is not PeerState.CLOSED:
+            self.closed_because = reason
+            self._stop()
+            self._owner.post(lambda: self._owner.on_peer_closed(self))

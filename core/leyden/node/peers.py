@@ -63,7 +63,8 @@ class PeerManager:
     ) -> None:
         self._host = host
         self._caller = caller
-        self._post = post
+        self.post = post
+        """Mail of a turn: for timers, and for what a failed turn leaves to do."""
         self._identity = identity
         self._local_node_id = local_node_id
         self._init = Init(globalfeatures=b"", features=features.to_bytes(), networks=(chain_hash,))
@@ -75,7 +76,6 @@ class PeerManager:
         self._by_node: dict[NodeId, Peer] = {}
         self._since: dict[NodeId, float] = {}
         self._touched: dict[Peer, None] = {}
-        self._active: set[Peer] = set()
         self._waiting: dict[NodeId, list[Callable[[BaseException | None], None]]] = {}
         self._retry: dict[NodeId, float] = {}
         self._tokens = float(HANDSHAKE_BURST)
@@ -85,6 +85,7 @@ class PeerManager:
         )
         self.dial: Dial = lambda _node, _host, _port: None
         self.stopping = False
+        self._paused = False
 
     def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         self._addresses.load((NodeId(key[1:]), value) for key, value in rows)
@@ -130,7 +131,7 @@ class PeerManager:
         delay = self._retry.get(node_id, FIRST_RETRY)
         self._retry[node_id] = min(delay * 2, MAX_RETRY)
         jitter = 0.75 + self._host.entropy(1)[0] / 512
-        self._host.call_later(delay * jitter, lambda: self._post(lambda: self._dial_known(node_id)))
+        self._host.call_later(delay * jitter, lambda: self.post(lambda: self._dial_known(node_id)))
 
     def _answer(self, node_id: NodeId, error: BaseException | None) -> None:
         for done in self._waiting.pop(node_id, ()):
@@ -139,9 +140,11 @@ class PeerManager:
     def may_accept(self) -> bool:
         """Whether one more inbound handshake is within the rate; asked before any key operation."""
         now = self._host.wall_time()
-        self._tokens = min(float(HANDSHAKE_BURST), self._tokens + (now - self._tokens_at) * HANDSHAKES_PER_SECOND)
+        self._tokens = min(
+            float(HANDSHAKE_BURST), self._tokens + max(0.0, now - self._tokens_at) * HANDSHAKES_PER_SECOND
+        )
         self._tokens_at = now
-        if self._tokens < 1 or self.stopping:
+        if self._tokens < 1 or self.stopping or self._paused:
             return False
         self._tokens -= 1
         without = sum(
@@ -168,7 +171,6 @@ class PeerManager:
         return peer
 
     def receive(self, peer: Peer, data: bytes) -> None:
-        self._active.add(peer)
         peer.receive(data)
 
     # -- PeerOwner -------------------------------------------------------------------------------------------------
@@ -180,15 +182,15 @@ class PeerManager:
         if node_id == self._local_node_id:
             peer.fail("connected to ourselves")
             return
-        older = self._by_node.get(node_id)
         now = self._host.wall_time()
-        if older is not None and C_141.enabled:
-            if now - self._since.get(node_id, 0.0) < REPLACE_SECONDS and older.inbound == peer.inbound:
-                peer.fail("connected a moment ago", warn=False)
-                return
-            older.fail("replaced by a newer connection", warn=False)
+        older = self._by_node.get(node_id)
+        if older is not None and C_141.enabled and not self._replaces(peer, older, now):
+            peer.fail("connected a moment ago", warn=False)
+            return
         self._by_node[node_id] = peer
         self._since[node_id] = now
+        if older is not None and C_141.enabled:
+            older.fail("replaced by a newer connection", warn=False)
         info = PeerInfo(node_id=node_id, address=peer.address, inbound=peer.inbound, features=peer.features.to_bytes())
 
         def answered(refusal: str | None) -> None:
@@ -205,6 +207,14 @@ class PeerManager:
             peer.deliver_held()
 
         self._ask_peer(info, answered)
+
+    def _replaces(self, newer: Peer, older: Peer, now: float) -> bool:
+        """Never twice within seconds, or two nodes chase each other; when both dialled, both keep the same one."""
+        if abs(now - self._since.get(newer.node_id or self._local_node_id, 0.0)) >= REPLACE_SECONDS:
+            return True
+        if newer.inbound == older.inbound:
+            return False
+        return newer.inbound == ((newer.node_id or b"") < self._local_node_id)
 
     def on_message(self, peer: Peer, message: Message) -> None:
         if isinstance(message, OpenChannel):
@@ -224,11 +234,13 @@ class PeerManager:
         node_id = peer.node_id
         if node_id is None:
             return
-        if self._by_node.get(node_id) is peer:
+        self._channels.on_peer_gone(peer)
+        was_current = self._by_node.get(node_id) is peer
+        if was_current:
             del self._by_node[node_id]
-            self._channels.on_peer_gone(peer)
+            del self._since[node_id]
+        if node_id not in self._by_node and (was_current or not peer.inbound):
             self._retry_later(node_id)
-        if node_id not in self._by_node:
             self._answer(node_id, ConnectFailed(f"connection lost: {peer.closed_because}"))
 
     def touch(self, peer: Peer) -> None:
@@ -257,19 +269,21 @@ class PeerManager:
     def commit(self) -> None:
         self._addresses.commit()
         touched, self._touched = self._touched, {}
-        self._active.clear()
+        self._paused = False
         for peer in touched:
             peer.flush()
 
     def rollback(self) -> None:
-        """Nothing of the turn leaves; whoever took part in it is disconnected, so that reestablish puts it right."""
+        """Nothing of the turn leaves, and nobody is heard until the store works: every connection ends.
+
+        Channels are back at their durable state then; reestablish tells their peers, whoever took part in the turn.
+        """
         self._addresses.rollback()
-        involved = {**dict.fromkeys(self._touched), **dict.fromkeys(self._active)}
+        self._paused = True
+        ending = {**dict.fromkeys(self._touched), **dict.fromkeys(self._connections)}
         self._touched = {}
-        self._active.clear()
-        for peer in involved:
-            peer.drop_output()
-            self._post(lambda peer=peer: peer.fail("storage trouble", warn=False))  # type: ignore[misc]
+        for peer in ending:
+            peer.abandon("storage trouble")
 
 
 def _text(message: ErrorMessage | WarningMessage) -> str:

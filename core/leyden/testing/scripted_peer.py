@@ -94,6 +94,10 @@ class ScriptedPeer:
         """Only the TCP connection, from the script to the node."""
         return self._open(None)
 
+    def listen(self) -> "ScriptedPeer":
+        """Only the TCP connection, from the node to the script."""
+        return self._open(self.node_id)
+
     def _open(self, remote: NodeId | None) -> "ScriptedPeer":
         place = SimNode(self.simulation, self.name, self.secret, ChannelPolicy())  # never started: no core, no disk
         self._wire = near = _ScriptWire(self.simulation, place, self._on_bytes)
@@ -115,7 +119,7 @@ class ScriptedPeer:
 
     def accept(self, *, init: bool | Init = True) -> "ScriptedPeer":
         """As ``connect``, but the node dials."""
-        self._open(self.node_id)
+        self.listen()
         shake = ResponderHandshake(self.node_id, self.entropy())
         point = shake.on_act_one(self.take(ACT_ONE_SIZE))
         self.write(shake.act_two(ecdh(self.secret, point)))

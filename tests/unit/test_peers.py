@@ -1,0 +1,339 @@
+"""Connections of a node, seen from the other end: vetting, one session per node id, limits, time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from leyden.hooks.types import PeerInfo
+from leyden.node import peer as peer_module
+from leyden.node import peers as peers_module
+from leyden.node.core import NodeCore
+from leyden.node.peer import Peer, PeerState
+from leyden.node.peers import ConnectFailed
+from leyden.testing.scripted_peer import ScriptedPeer
+from leyden.testing.simulation import SimNode, Simulation, SimWire
+from leyden.wire import ErrorMessage, Init, Ping, Pong, WarningMessage
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Iterator[Simulation]:
+    made = Simulation(1, tmp_path / "chain", blocks=1)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def node(simulation: Simulation) -> SimNode:
+    return simulation.add_node("alice")
+
+
+def ready(node: SimNode) -> list[Peer]:
+    return node.core.peers.connected()
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_quiet_peer_is_pinged_and_kept(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect()
+    peer.answer_pings = False
+    simulation.advance(2 * peer_module.PING_INTERVAL + 1)
+    asked = peer.expect(Ping)
+    peer.send(Pong(ignored=bytes(asked.num_pong_bytes)))
+    simulation.advance(peer_module.PING_INTERVAL)
+    peer.ping()
+
+
+def test_two_idle_nodes_stay_connected(simulation: Simulation, node: SimNode) -> None:
+    other = simulation.add_node("bob")
+    simulation.connect(node, other)
+    simulation.advance(600)
+    assert len(ready(node)) == len(ready(other)) == 1
+
+
+@pytest.mark.proves("C-146")
+def test_a_peer_without_pong_is_left(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect()
+    peer.answer_pings = False
+    simulation.advance(2 * peer_module.PING_INTERVAL + 1)
+    asked = peer.expect(Ping)
+    simulation.advance(peer_module.PING_INTERVAL)
+    peer.expect_closed()
+    wrong = ScriptedPeer(simulation, node).connect()
+    wrong.send(Pong(ignored=bytes(asked.num_pong_bytes + 1)))
+    wrong.expect_closed("C-146")
+
+
+@pytest.mark.parametrize("acts", [0, 1])
+def test_a_stalled_handshake_ends(simulation: Simulation, node: SimNode, acts: int) -> None:
+    peer = ScriptedPeer(simulation, node).dial()
+    if acts:
+        peer.write(peer.initiator().act_one())
+    simulation.advance(peer_module.HANDSHAKE_TIMEOUT - 1)
+    assert not peer.closed
+    simulation.advance(2)
+    assert peer.closed
+    assert not node.wires
+
+
+def test_a_dialled_node_that_stalls_is_given_up(simulation: Simulation, node: SimNode) -> None:
+    """The caller of ``connect`` hears of it, and nothing stays behind."""
+    heard: list[BaseException | None] = []
+    peer = ScriptedPeer(simulation, node)
+    node.core.engine.post(lambda: node.core.peers.connect(peer.node_id, "stall.example", 9735, heard.append))
+    peer.listen()
+    simulation.advance(peer_module.HANDSHAKE_TIMEOUT + 1)
+    assert peer.closed
+    assert [type(error) for error in heard] == [ConnectFailed]
+
+
+def test_a_peer_that_never_sends_init_is_left(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect(init=False)
+    simulation.advance(peer_module.HANDSHAKE_TIMEOUT + 1)
+    assert peer.expect_closed() == ""
+
+
+# --- one session per node id ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.proves("C-141")
+def test_the_newer_connection_replaces_the_older(simulation: Simulation, node: SimNode) -> None:
+    older = ScriptedPeer(simulation, node).connect()
+    simulation.advance(peers_module.REPLACE_SECONDS + 1)
+    newer = ScriptedPeer(simulation, node).connect()
+    older.expect_closed()
+    newer.ping()
+    assert len(ready(node)) == 1
+
+
+@pytest.mark.proves("C-141")
+def test_never_two_in_the_same_direction_within_seconds(simulation: Simulation, node: SimNode) -> None:
+    older = ScriptedPeer(simulation, node).connect()
+    newer = ScriptedPeer(simulation, node).connect()
+    newer.expect_closed()
+    older.ping()
+
+
+@pytest.mark.proves("C-141")
+@pytest.mark.parametrize("first_inbound", [True, False])
+def test_both_dialled_at_once(simulation: Simulation, node: SimNode, first_inbound: bool) -> None:
+    """Both ends must keep the same one, whichever they see first."""
+    kept = []
+    for inbound in (first_inbound, not first_inbound):
+        peer = ScriptedPeer(simulation, node)
+        kept.append((inbound, peer.connect() if inbound else peer.accept()))
+    smaller_dialled = kept[0][1].node_id < node.node_id
+    for inbound, peer in kept:
+        if inbound is smaller_dialled:
+            peer.ping()
+        else:
+            peer.expect_closed()
+    assert len(ready(node)) == 1
+
+
+def test_two_nodes_that_dial_each_other_do_not_chase(simulation: Simulation, node: SimNode) -> None:
+    other = simulation.add_node("bob")
+    ends = [SimWire(simulation, each) for each in (node, other, other, node)]
+    for near, far in ((ends[0], ends[1]), (ends[2], ends[3])):
+        near.other, far.other = far, near
+    ends[0].open(other.node_id)
+    ends[1].open(None)
+    ends[2].open(node.node_id)
+    ends[3].open(None)
+    simulation.settle()
+    assert len(ready(node)) == len(ready(other)) == 1
+    assert ready(node)[0].inbound is not ready(other)[0].inbound  # the two ends of one connection
+    assert len(node.wires) == len(other.wires) == 1
+    simulation.advance(60)
+    assert len(ready(node)) == len(ready(other)) == 1
+
+
+def test_a_replaced_connection_answers_nobody_who_waits(simulation: Simulation, node: SimNode) -> None:
+    """A caller of ``connect`` that finds a half-vetted peer gets the newer connection, not the end of the older."""
+    answers: list[BaseException | None] = []
+    pending: list[object] = []
+    manager = node.core.peers
+    manager._ask_peer = lambda _info, answer: pending.append(answer)
+    older = ScriptedPeer(simulation, node).connect()
+    node.core.engine.post(lambda: manager.connect(older.node_id, "example", 9735, answers.append))
+    simulation.advance(peers_module.REPLACE_SECONDS + 1)
+    manager._ask_peer = lambda _info, answer: answer(None)
+    ScriptedPeer(simulation, node).accept().ping()
+    older.expect_closed()
+    assert answers == [None]
+
+
+def test_connecting_to_ourselves_is_refused(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node)
+    peer.connect(init=False)
+    node.core.peers._local_node_id = peer.node_id
+    peer.send(peer.make_init())
+    peer.expect_closed("ourselves")
+    assert ready(node) == []
+
+
+# --- vetting ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_peer_hears_why(simulation: Simulation, node: SimNode) -> None:
+    seen: list[PeerInfo] = []
+
+    def refuse(info: PeerInfo, answer: object) -> None:
+        seen.append(info)
+        answer("not today")  # type: ignore[operator]
+
+    node.core.peers._ask_peer = refuse
+    peer = ScriptedPeer(simulation, node).connect()
+    peer.expect_closed("not today")
+    assert seen[0].node_id == peer.node_id
+    assert seen[0].inbound
+    assert ready(node) == []
+
+
+def hold_vetting(core: NodeCore) -> list[object]:
+    pending: list[object] = []
+    core.peers._ask_peer = lambda _info, answer: pending.append(answer)
+    return pending
+
+
+def test_messages_wait_for_the_vetting(simulation: Simulation, node: SimNode) -> None:
+    pending = hold_vetting(node.core)
+    peer = ScriptedPeer(simulation, node).connect()
+    peer.send(WarningMessage(channel_id=bytes(32), data=b"early"), Ping(num_pong_bytes=1, ignored=b""))
+    peer.expect(Pong)
+    assert ready(node) == []
+    node.core.engine.post(lambda: pending[0](None))  # type: ignore[operator]
+    simulation.settle()
+    assert [each.state for each in ready(node)] == [PeerState.READY]
+
+
+def test_a_flood_while_vetted_costs_the_connection(simulation: Simulation, node: SimNode) -> None:
+    hold_vetting(node.core)
+    peer = ScriptedPeer(simulation, node).connect()
+    for _ in range(5):
+        peer.send(WarningMessage(channel_id=bytes(32), data=bytes(60_000)))
+        if peer.closed:
+            break
+    peer.expect_closed()
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_of_handshakes_is_bounded(simulation: Simulation, node: SimNode) -> None:
+    manager = node.core.peers
+    allowed = sum(manager.may_accept() for _ in range(1_000))
+    assert allowed == peers_module.HANDSHAKE_BURST
+    simulation.now += 1.0
+    assert sum(manager.may_accept() for _ in range(1_000)) == peers_module.HANDSHAKES_PER_SECOND
+    simulation.now -= 100_000.0  # a clock set back must not close the door
+    manager.may_accept()
+    simulation.now += 1.0
+    assert manager.may_accept()
+
+
+def test_peers_without_a_channel_are_bounded(
+    simulation: Simulation, node: SimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "MAX_PEERS_WITHOUT_CHANNEL", 3)
+    crowd = [ScriptedPeer(simulation, node, f"peer {n}").connect() for n in range(3)]
+    assert not node.core.peers.may_accept()
+    crowd[0].hang_up()
+    assert node.core.peers.may_accept()
+
+
+def test_a_ping_flood_costs_the_connection(simulation: Simulation, node: SimNode) -> None:
+    bystander = ScriptedPeer(simulation, node, "bystander").connect()
+    peer = ScriptedPeer(simulation, node).connect()
+    flood = [Ping(num_pong_bytes=65_531, ignored=b"")] * (peer_module.MAX_PINGS_PER_INTERVAL + 1)
+    peer.send(*flood)
+    for _ in range(peer_module.MAX_PINGS_PER_INTERVAL):
+        peer.expect(Pong)
+    peer.expect_closed("pings")
+    bystander.ping()
+
+
+def test_pings_at_a_usual_rate_go_on_for_ever(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect()
+    for _ in range(400):
+        peer.ping()
+        simulation.advance(1)
+
+
+# --- storage trouble --------------------------------------------------------------------------------------------------
+
+
+def change_a_row(node: SimNode) -> None:
+    """Any turn with something to write."""
+    node.core.engine.journal.put(b"mtest", bytes([len(node.points) % 250 + 1]))
+
+
+def test_a_failed_commit_disconnects_and_nothing_leaves(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect()
+    node.store.fail_next()
+    node.core.engine.post(lambda: change_a_row(node))
+    peer.send(Ping(num_pong_bytes=5, ignored=b""))
+    assert peer.expect_closed() == ""  # no pong, no warning: that turn never happened
+    assert node.core.engine.degraded
+    assert ready(node) == []
+    assert not node.wires
+    assert not node.core.peers.may_accept()
+    simulation.advance(3)
+    assert not node.core.engine.degraded
+    assert node.core.peers.may_accept()
+    ScriptedPeer(simulation, node).connect().ping()
+
+
+def test_a_connection_that_ended_in_the_dropped_turn_is_closed_too(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect()
+    node.store.fail_next()
+    node.core.engine.post(lambda: change_a_row(node))
+    peer.send(b"\x00\x02")
+    peer.expect_closed()
+    assert not node.wires
+    simulation.advance(3)
+    ScriptedPeer(simulation, node).connect().ping()
+
+
+def test_a_handshake_in_the_dropped_turn_is_closed_too(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).dial()
+    node.store.fail_next()
+    node.core.engine.post(lambda: change_a_row(node))
+    peer.write(peer.initiator().act_one())
+    assert peer.closed
+    assert not node.wires
+
+
+# --- bugs of our own --------------------------------------------------------------------------------------------------
+
+
+def test_a_handler_that_breaks_costs_the_connection(
+    simulation: Simulation, node: SimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that was taken and lost would leave the channel out of step: reestablish puts it right."""
+    bystander = ScriptedPeer(simulation, node, "bystander").connect()
+    peer = ScriptedPeer(simulation, node).connect()
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(node.core.channels, "on_message", broken)
+    peer.send(ErrorMessage(channel_id=bytes(32), data=b""))
+    peer.expect_closed()
+    bystander.ping()
+
+
+def test_no_memory_of_peers_that_left(simulation: Simulation, node: SimNode) -> None:
+    for n in range(5):
+        ScriptedPeer(simulation, node, f"peer {n}").connect().hang_up()
+    manager = node.core.peers
+    for held in (manager._connections, manager._by_node, manager._since, manager._touched, manager._waiting):
+        assert not held
+
+
+def test_init_says_what_we_are(simulation: Simulation, node: SimNode) -> None:
+    peer = ScriptedPeer(simulation, node).connect()
+    said = peer.remote_init
+    assert isinstance(said, Init)
+    assert said.networks == (node.config.network.chain_hash,)
+    assert said.remote_addr is None
