@@ -1,0 +1,1 @@
+"""The commands of ``leyden``, thin over ``leyden_cli.client.Client``."""

@@ -1,0 +1,57 @@
+"""``address``, ``balance``, ``send``, ``transactions``."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from leyden_cli.commands.base import ask, node_options
+from leyden_cli.show import print_facts, print_json, print_table
+
+
+@click.command()
+@node_options
+def address(folder: Path, as_json: bool) -> None:
+    """A new address of the wallet."""
+    made = ask(folder, lambda client: client.address())
+    if as_json:
+        print_json({"address": made})
+    else:
+        click.echo(made)
+
+
+@click.command()
+@node_options
+def balance(folder: Path, as_json: bool) -> None:
+    """The wallet's coins, and what is ours in channels."""
+    found = ask(folder, lambda client: client.balance())
+    if as_json:
+        print_json(found)
+    else:
+        print_facts(msgspec.structs.asdict(found))
+
+
+@click.command()
+@click.argument("destination", metavar="ADDRESS")
+@click.argument("amount_sat", metavar="SAT", type=click.IntRange(min=1))
+@click.option("--feerate", type=click.IntRange(min=1), help="Sat per 1000 weight.")
+@node_options
+def send(folder: Path, as_json: bool, destination: str, amount_sat: int, feerate: int | None) -> None:
+    """Pay SAT satoshi to ADDRESS on chain."""
+    txid = ask(folder, lambda client: client.send(destination, amount_sat, feerate_per_kw=feerate))
+    if as_json:
+        print_json({"txid": txid})
+    else:
+        click.echo(txid)
+
+
+@click.command()
+@node_options
+def transactions(folder: Path, as_json: bool) -> None:
+    """Transactions of this node that are not deep in the chain yet."""
+    found = ask(folder, lambda client: client.transactions())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(tx.txid, tx.kind, tx.confirmed_height or None, tx.refused) for tx in found]
+    print_table(("txid", "kind", "confirmed in", "last refusal"), rows, "no transactions under way")

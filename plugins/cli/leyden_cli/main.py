@@ -1,0 +1,79 @@
+"""``leyden``: the command line. Errors are one line on stderr; exit codes are in ``leyden_cli.errors``."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+from leyden.hooks.errors import PluginError, SettingsError
+from leyden.types import LeydenError, clean_text
+
+from leyden_cli.commands import channels, node, payments, peers, setup, wallet
+from leyden_cli.errors import EXIT_REFUSED, EXIT_USAGE, CliError
+
+_INTERRUPTED = 130
+_LONGEST_ERROR = 2000
+_COMMANDS = (
+    setup.init,
+    setup.start,
+    setup.plugins,
+    node.info,
+    node.stop,
+    node.events,
+    peers.peers,
+    peers.connect,
+    peers.disconnect,
+    channels.open_channel,
+    channels.channels,
+    channels.close,
+    payments.invoice,
+    payments.invoices,
+    payments.pay,
+    payments.payment,
+    payments.payments,
+    wallet.address,
+    wallet.balance,
+    wallet.send,
+    wallet.transactions,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="leyden-cli", prog_name="leyden")
+def cli() -> None:
+    """A Lightning node.
+
+    \b
+    Exit codes: 0 done, 1 the node refused or failed, 2 wrong arguments or config,
+    3 no node answers, 4 time ran out, 5 the payment failed.
+    """
+
+
+for _command in _COMMANDS:
+    cli.add_command(_command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code."""
+    try:
+        result = cli.main(list(arguments), prog_name="leyden", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "leyden"
+        click.echo(f"leyden: {clean_text(error.format_message())} (see `{command} --help`)", err=True)
+        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except LeydenError as error:
+        click.echo(f"leyden: {clean_text(str(error), _LONGEST_ERROR)}", err=True)
+        if isinstance(error, CliError):
+            return error.exit_code
+        return EXIT_USAGE if isinstance(error, PluginError | SettingsError) else EXIT_REFUSED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end without a second error
+        return EXIT_REFUSED
+
+
+def main() -> None:
+    """Entry point of the script ``leyden``."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""JSON-RPC 2.0 over a Unix socket: one JSON object per line, in both directions."""
