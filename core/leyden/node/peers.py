@@ -13,8 +13,8 @@ from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal, Table
 from leyden.node.opening import Opener
 from leyden.node.peer import Peer, PeerState, Wire
-from leyden.types import ChannelId, LeydenError, NodeId
-from leyden.types.rules import C_141
+from leyden.types import ChannelId, LeydenError, NodeId, clean_text
+from leyden.types.rules import C_141, C_142, C_143
 from leyden.wire import ErrorMessage, Init, Message, OpenChannel, OpenChannel2, WarningMessage
 from leyden.wire.features import Features
 
@@ -223,11 +223,22 @@ class PeerManager:
         if isinstance(message, OpenChannel2):
             peer.send_error(message.temporary_channel_id, "option_dual_fund was not negotiated")
             return
+        if isinstance(message, ErrorMessage | WarningMessage):
+            self._on_trouble(peer, message)
+            return
         channel_id = getattr(message, "channel_id", None) or getattr(message, "temporary_channel_id", None)
         if channel_id is not None:
             self._channels.on_message(peer, ChannelId(channel_id), message)
-            if isinstance(message, ErrorMessage | WarningMessage):
-                log.warning("peer_says", peer=repr(peer), message=type(message).__name__, text=_text(message))
+
+    def _on_trouble(self, peer: Peer, message: ErrorMessage | WarningMessage) -> None:
+        """A warning is for people to read and fails nothing; an error fails the channels it names."""
+        text = clean_text(message.data)
+        log.warning("peer_says", peer=repr(peer), message=message.NAME, channel=message.channel_id.hex(), text=text)
+        if isinstance(message, WarningMessage) and C_143.enabled:
+            return
+        if C_142.enabled:
+            error = ErrorMessage(channel_id=message.channel_id, data=message.data)
+            self._channels.on_message(peer, ChannelId(message.channel_id), error)
 
     def on_peer_closed(self, peer: Peer) -> None:
         self._connections.discard(peer)
@@ -284,9 +295,3 @@ class PeerManager:
         self._touched = {}
         for peer in ending:
             peer.abandon("storage trouble")
-
-
-def _text(message: ErrorMessage | WarningMessage) -> str:
-    from leyden.types import clean_text
-
-    return clean_text(message.data)

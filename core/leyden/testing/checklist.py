@@ -338,11 +338,13 @@ def prove(root: Path, wanted: Callable[[str], bool], jobs: int, progress: Callab
     arguments = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", "--rootdir", str(root), str(root / "tests")]
     here = Path.cwd()
     os.chdir(root)
+    sys.path.insert(0, str(root))  # as ``python -m pytest`` does
     try:
         with contextlib.redirect_stdout(said):
             code = pytest.main(arguments, plugins=[prover])
     finally:
         os.chdir(here)
+        sys.path.remove(str(root))
     if prover.errors:
         raise ChecklistError("the tests cannot be collected:\n  " + "\n  ".join(prover.errors))
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

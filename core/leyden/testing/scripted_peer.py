@@ -16,7 +16,9 @@ from typing import TypeVar
 from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy
 from leyden.crypto import ecdh, pubkey_create, sha256
+from leyden.hooks.services import NodeIdentity
 from leyden.node.core import LOCAL_FEATURES
+from leyden.node.host import run_inline
 from leyden.testing.simulation import SimNode, Simulation, SimWire
 from leyden.transport import (
     ACT_ONE_SIZE,
@@ -54,14 +56,20 @@ class _ScriptWire(SimWire):
 
 
 class ScriptedPeer:
-    """One connection to ``node`` from a made-up node; make another one to connect again (same name, same node id)."""
+    """One connection to ``node`` from a made-up node; make another one to connect again (same name, same node id).
 
-    def __init__(self, simulation: Simulation, node: SimNode, name: str = "script") -> None:
+    With ``identity`` the script speaks for somebody who exists, say a node of the simulation that was killed.
+    """
+
+    def __init__(
+        self, simulation: Simulation, node: SimNode, name: str = "script", *, identity: NodeIdentity | None = None
+    ) -> None:
         self.simulation = simulation
         self.node = node
         self.name = name
-        self.secret = sha256(f"secret of {name}".encode())
-        self.node_id = NodeId(pubkey_create(self.secret))
+        self._secret = sha256(f"secret of {name}".encode())
+        self._identity = identity
+        self.node_id = NodeId(pubkey_create(self._secret)) if identity is None else run_inline(identity.node_id())
         self.answer_pings = True
         """Answer the node's own pings, which then do not show up in ``expect``."""
         self.features = LOCAL_FEATURES
@@ -86,6 +94,10 @@ class ScriptedPeer:
         return self._wire
 
     @property
+    def dialled(self) -> bool:
+        return self._wire is not None
+
+    @property
     def closed(self) -> bool:
         """The node (or the script) has closed the connection."""
         return self.wire.closed
@@ -99,7 +111,7 @@ class ScriptedPeer:
         return self._open(self.node_id)
 
     def _open(self, remote: NodeId | None) -> "ScriptedPeer":
-        place = SimNode(self.simulation, self.name, self.secret, ChannelPolicy())  # never started: no core, no disk
+        place = SimNode(self.simulation, self.name, self._secret, ChannelPolicy())  # never started: no core, no disk
         self._wire = near = _ScriptWire(self.simulation, place, self._on_bytes)
         far = SimWire(self.simulation, self.node)
         near.other, far.other = far, near
@@ -113,7 +125,7 @@ class ScriptedPeer:
         shake = self.initiator()
         self.write(shake.act_one())
         point = shake.on_act_two(self.take(ACT_TWO_SIZE))
-        self.write(shake.act_three(ecdh(self.secret, point)))
+        self.write(shake.act_three(self.ecdh(point)))
         self.begin(shake.session())
         return self._exchange_init(init)
 
@@ -122,7 +134,7 @@ class ScriptedPeer:
         self.listen()
         shake = ResponderHandshake(self.node_id, self.entropy())
         point = shake.on_act_one(self.take(ACT_ONE_SIZE))
-        self.write(shake.act_two(ecdh(self.secret, point)))
+        self.write(shake.act_two(self.ecdh(point)))
         shake.on_act_three(self.take(ACT_THREE_SIZE))
         self.begin(shake.session())
         return self._exchange_init(init)
@@ -135,6 +147,10 @@ class ScriptedPeer:
     def initiator(self) -> InitiatorHandshake:
         """A fresh handshake with the node, to be taken act by act."""
         return InitiatorHandshake(self.node_id, self.node.node_id, self.entropy())
+
+    def ecdh(self, point: bytes) -> bytes:
+        """With the script's static key (what the handshake asks for)."""
+        return ecdh(self._secret, point) if self._identity is None else run_inline(self._identity.ecdh(point))
 
     def entropy(self) -> bytes:
         return self.simulation.random.randbytes(32)
