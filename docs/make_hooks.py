@@ -59,7 +59,7 @@ def hook_rows(known: dict[str, HookContract]) -> Iterator[str]:
 
 
 def hook_section(name: str) -> Iterator[str]:
-    """Heading, signature and every section of the contract as a definition list."""
+    """Heading, signature and every section of the contract as a list."""
     function = getattr(hookspecs, name)
     text = inspect.getdoc(function) or ""
     first, _, rest = text.partition("\n")
@@ -71,10 +71,9 @@ def hook_section(name: str) -> Iterator[str]:
     yield "```python"
     yield f"def {name}{signature(function)}"
     yield "```"
+    yield ""
     for heading, body in sections(rest):
-        yield ""
-        yield heading
-        yield ": " + body
+        yield f"- **{heading}**: {body}"
     yield ""
 
 
