@@ -49,6 +49,15 @@ from leyden.crypto.hashes import (
     sha256d,
     tagged_hash,
 )
+from leyden.crypto.schnorr import (
+    NO_AUX,
+    is_valid_xonly,
+    schnorr_sign,
+    schnorr_verify,
+    xonly,
+    xonly_create,
+    xonly_tweak_add,
+)
 from leyden.crypto.shachain import (
     FIRST_INDEX,
     SecretGenerator,
@@ -61,6 +70,7 @@ from leyden.crypto.symmetric import Aead, aead_decrypt, aead_encrypt, chacha20_s
 __all__ = [
     "FIRST_INDEX",
     "GENERATOR",
+    "NO_AUX",
     "ORDER",
     "Aead",
     "CryptoError",
@@ -90,6 +100,7 @@ __all__ = [
     "is_low_s",
     "is_valid_point",
     "is_valid_secret",
+    "is_valid_xonly",
     "normalize_s",
     "parse_point",
     "parse_point_uncached",
@@ -102,6 +113,8 @@ __all__ = [
     "pubkey_create",
     "pubkey_create_parsed",
     "ripemd160",
+    "schnorr_sign",
+    "schnorr_verify",
     "secret_add",
     "secret_mul",
     "secret_negate",
@@ -110,5 +123,8 @@ __all__ = [
     "sig_to_der",
     "tagged_hash",
     "verify_parsed",
+    "xonly",
+    "xonly_create",
+    "xonly_tweak_add",
     "xor",
 ]
