@@ -68,6 +68,7 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy $(SHIPPED)
+	MYPYPATH=tests/unit:tests/vectors $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls tests benchmarks docs
 	$(VENV)/bin/lint-imports
 
 fast-test: setup
