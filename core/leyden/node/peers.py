@@ -218,6 +218,10 @@ class PeerManager:
 
     def on_message(self, peer: Peer, message: Message) -> None:
         if isinstance(message, OpenChannel):
+            known = self._channels.get(ChannelId(message.temporary_channel_id))
+            if known is not None and known.peer_id != peer.node_id:  # nobody takes the place of another's opening
+                peer.send_error(message.temporary_channel_id, "temporary_channel_id is in use")
+                return
             self._opener.on_open_channel(peer, message)
             return
         if isinstance(message, OpenChannel2):

@@ -119,7 +119,7 @@ def read_checklist(root: Path) -> list[Line]:
 def _plain(title: str) -> str:
     """The requirement without reaction code, reference and markup."""
     title = re.sub(r"^[\s|:]*\*{0,2}[A-Z/+-]{1,5}\*{0,2}\s*\|?\s*", "", title)
-    title = re.sub(r"^\([^)]*\)\s*", "", title)
+    title = re.sub(r"^\((?:[^()]|\([^()]*\))*\)\s*", "", title)
     return re.sub(r"[`*]", "", title).strip(" |")
 
 
