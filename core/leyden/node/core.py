@@ -87,7 +87,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Questions(msgspec.Struct, kw_only=True):
-    """What plugins are asked; each calls back with the answer, at once or in a later turn."""
+    """What plugins are asked; each calls back with the answer, at once or in a later turn.
+
+    Looked up at every question: whoever owns the record may fill it in after ``NodeCore.load``.
+    """
 
     accept_peer: Callable[[PeerInfo, Callable[[str | None], None]], None] = lambda _info, answer: answer(None)
     accept_channel: Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None] = (
@@ -143,7 +146,7 @@ class NodeCore:
             onchain_signer=services.onchain_signer,
             wallet=services.wallet,
             fees=self.fees,
-            ask_accept=questions.accept_channel,
+            ask_accept=lambda request, answer: questions.accept_channel(request, answer),
         )
         self.payments = PaymentManager(
             host=host,
@@ -152,7 +155,7 @@ class NodeCore:
             channels=self.channels,
             identity=services.node_identity,
             publish=self.publish,
-            ask_payment=questions.accept_payment,
+            ask_payment=lambda payment, answer: questions.accept_payment(payment, answer),
         )
         self.chain = ChainMonitor(
             source=services.chain_source,
@@ -178,7 +181,7 @@ class NodeCore:
             chain_hash=config.network.chain_hash,
             channels=self.channels,
             opener=self.opener,
-            ask_peer=questions.accept_peer,
+            ask_peer=lambda info, answer: questions.accept_peer(info, answer),
         )
         engine.set_participants(
             (
