@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 import structlog
 
 from leyden.bitcoin import Network
@@ -35,7 +34,7 @@ from leyden.node.channels import ChannelManager
 from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, OutPoint
+from leyden.types import BlockHeight, OutPoint, clean_text
 
 log = structlog.get_logger("leyden.chain")
 
@@ -75,9 +74,12 @@ class ChainMonitor:
         self._follower: ChainFollower | None = None
         self._durable: ChainFollower | None = None
         self._watched: set[tuple[bytes, OutPoint | None]] = set()
+        self._watched_now: list[tuple[bytes, OutPoint | None]] = []
+        """Added in this turn: the source hears of them after the commit."""
         self._birth = BlockHeight(0)
         self._restarts = 0
         self._restarting = False
+        self._behind = False
         self.on_synced: Callable[[], None] = lambda: None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -99,17 +101,23 @@ class ChainMonitor:
 
     @property
     def synced(self) -> bool:
-        return self._follower is not None and self._follower.synced
+        """At the source's tip: not before it said so, not in the middle of a reorg, not while a gap is closed."""
+        return self._follower is not None and self._follower.synced and not self._behind
 
     async def start_source(self) -> None:
         """Begin (or begin again) where we are."""
         await self._source.start(self.follower.locator, self._birth)
+
+    def restart(self, reason: str) -> None:
+        """The stream is not to be trusted any more (it ended, or events were lost): take it up again from our tip."""
+        self._restart_later(reason)
 
     def watch(self, script: bytes, outpoint: OutPoint | None) -> None:
         """From the best block on; asking twice is harmless."""
         if (script, outpoint) in self._watched:
             return
         self._watched.add((script, outpoint))
+        self._watched_now.append((script, outpoint))
         watch = Watch(script=script, outpoint=outpoint, since_height=self.follower.height)
         self._absorb(WatchesAdded(watches=(watch,), active_from=None))
         self._after_commit(lambda: self._caller.call(self._source, self._source.watch([watch]), _note_watch, "watch"))
@@ -118,6 +126,9 @@ class ChainMonitor:
         """Scripts that the wallet derived ahead since the last call."""
         for script in self._wallet.scripts():
             self.watch(script, None)
+
+    def alarm(self, reason: str) -> None:
+        self._publish(Alarm(subject="chain_source", text=clean_text(reason)))
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -135,6 +146,7 @@ class ChainMonitor:
                     self._on_disconnected(output)
                 case SourceSynced():
                     self._restarts = 0
+                    self._behind = False
                     self._after_commit(self.on_synced)
                 case BlockRescanned():
                     self._on_rescanned(output)
@@ -144,14 +156,14 @@ class ChainMonitor:
                     self._restart_later(reason)
                 case SourceFault(reason=reason):
                     log.warning("chain_source_fault", reason=reason)
-                    self._publish(Alarm(subject="chain_source", text=reason))
+                    self.alarm(reason)
                 case HistoryMissing(from_height=height):
                     self._publish(
                         Alarm(subject="chain_history", text=f"blocks before {height} cannot be looked at again")
                     )
 
     def _on_connected(self, block: BlockConnected) -> None:
-        self._tracker_sees(block.height, block)
+        self._tracker.on_transactions([entry.tx for entry in block.transactions], block.height)
         self._journal.merge(self._wallet.on_block_connected(block))
         self._channels.on_block(block)
         self._tracker.on_block(block.height)
@@ -159,16 +171,12 @@ class ChainMonitor:
 
     def _on_rescanned(self, found: BlockRescanned) -> None:
         """Matches of a late watch in a block already told; the wallet takes blocks below its tip."""
-        self._tracker_sees(found.height, found)
+        self._tracker.on_transactions([entry.tx for entry in found.transactions], found.height)
         block = BlockConnected(
             height=found.height, block_hash=found.block_hash, header=b"", transactions=found.transactions, full=False
         )
         self._journal.merge(self._wallet.on_block_connected(block))
         self._channels.on_rescanned(found.height, found.transactions)
-
-    def _tracker_sees(self, height: BlockHeight, block: BlockConnected | BlockRescanned) -> None:
-        for entry in block.transactions:
-            self._tracker.on_confirmed(entry.tx.txid, height)
 
     def _on_disconnected(self, event: BlocksDisconnected) -> None:
         log.warning("blocks_disconnected", fork_height=event.fork_height)
@@ -188,9 +196,10 @@ class ChainMonitor:
 
     def _restart_later(self, reason: str) -> None:
         """A gap in the stream: begin again from our locator, more slowly the more often that did not help."""
-        log.info("chain_source_restarts", reason=reason, times=self._restarts)
+        self._behind = True
         if self._restarting:
             return
+        log.info("chain_source_restarts", reason=reason, times=self._restarts)
         self._restarting = True
         delay = min(0.05 * 2**self._restarts, 30.0) if self._restarts else 0.0
         self._restarts = min(self._restarts + 1, 20)
@@ -222,14 +231,24 @@ class ChainMonitor:
 
     def commit(self) -> None:
         self._durable = self._follower
+        self._watched_now.clear()
 
     def rollback(self) -> None:
         """The source moved on without us: take up the stream again from the durable tip, with every watch we have."""
-        if self._follower is None or self._durable is None or self._follower is self._durable:
-            return
-        self._follower = self._durable = msgspec.structs.replace(self._durable, watches=self._follower.watches)
-        self._channels.height = self._follower.height
-        self._post(lambda: self._restart_later("the turn was dropped"))
+        watches, self._watched_now = self._watched_now, []
+        self._watched.difference_update(watches)
+        self._restarting = False  # if a restart waited for this turn's commit, it was dropped with it
+        if self._follower is not None and self._durable is not None:
+            self._follower = self._durable
+            self._channels.height = self._follower.height
+        self._post(lambda: self._begin_again(watches))
+
+    def _begin_again(self, watches: Sequence[tuple[bytes, OutPoint | None]]) -> None:
+        for script, outpoint in watches:
+            self.watch(script, outpoint)
+        for rescan in self.follower.rescans:  # answers that arrived in the dropped turn are lost
+            self._fetch(FetchBlock(height=rescan.height, block_hash=rescan.block_hash))
+        self._restart_later("the turn was dropped")
 
 
 def _note_watch(active_from: BlockHeight | None, error: BaseException | None) -> None:

@@ -7,7 +7,19 @@ from functools import lru_cache, partial
 import structlog
 
 from leyden.bitcoin import Transaction
-from leyden.channel import OPENING, AnyInput, Channel, ChannelPolicy, Effect, Env, load, records, step
+from leyden.channel import (
+    OPENING,
+    AnyInput,
+    Channel,
+    ChannelPolicy,
+    Effect,
+    Env,
+    Lifecycle,
+    Link,
+    load,
+    records,
+    step,
+)
 from leyden.channel.effects import (
     Broadcast,
     Deliver,
@@ -27,6 +39,7 @@ from leyden.channel.effects import (
 from leyden.channel.events import (
     BlockConnected,
     FailChannel,
+    FeerateChanged,
     FundingConfirmed,
     FundingSpent,
     FundingUnconfirmed,
@@ -40,7 +53,7 @@ from leyden.channel.events import (
     TimerFired,
     TurnEnded,
 )
-from leyden.hooks.services import ChannelSigner, Wallet
+from leyden.hooks.services import ChannelSigner, StoreRefused, Wallet
 from leyden.hooks.signing import (
     AnySignerAnswer,
     AnySignerRequest,
@@ -61,7 +74,7 @@ from leyden.node.host import Caller, Host, TimerHandle, answers_inline
 from leyden.node.journal import Journal
 from leyden.node.peer import Peer, PeerState
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, ChannelId, NodeId, OutPoint, Txid
+from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid
 from leyden.types.rules import C_144
 from leyden.wire import ErrorMessage, Message, WarningMessage
 from leyden.wire.features import Feature, Features, negotiated
@@ -90,7 +103,7 @@ def common_features(ours: Features, theirs: Features) -> Features:
 class ChannelActor:
     """A channel's value, the value that is durable, and what its effects asked for."""
 
-    __slots__ = ("channel", "durable", "peer_id", "pending_signatures", "restored", "timers")
+    __slots__ = ("channel", "durable", "peer_id", "pending_signatures", "timers", "told_feerate")
 
     def __init__(self, channel: Channel, peer_id: NodeId, durable: Channel | None) -> None:
         self.channel = channel
@@ -98,6 +111,8 @@ class ChannelActor:
         self.peer_id = peer_id
         self.timers: dict[str, TimerHandle] = {}
         self.pending_signatures: set[str] = set()
+        self.told_feerate: FeeRatePerKw | None = None
+        """The estimate that this channel heard of since its peer is connected."""
 
 
 class ChannelManager:
@@ -140,6 +155,8 @@ class ChannelManager:
         self._by_funding: dict[OutPoint, ChannelId] = {}
         self._touched: dict[ChannelId, None] = {}
         self._changed: dict[ChannelId, ChannelActor] = {}
+        self._stepped: dict[ChannelActor, None] = {}
+        """Every actor that took a step in this turn, changed by it or not."""
         self._peers: dict[NodeId, Peer] = {}
         self._scripts: dict[DestinationPurpose, bytes] = {}
         self._open_failures: dict[ChannelId, str] = {}
@@ -178,13 +195,25 @@ class ChannelManager:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Sequence[tuple[bytes, bytes]]]) -> None:
-        """Load every channel from its rows and let it issue its watches, timers and open requests again."""
+        """Load every channel from its rows; ``resume`` follows in a turn.
+
+        ``StoreRefused`` if rows cannot be read: a node that forgot a channel would tell its peer to close it.
+        """
         for channel_rows in rows:
-            channel = load(channel_rows)
+            try:
+                channel = load(channel_rows)
+            except Exception as error:  # whatever a damaged row provokes
+                raise StoreRefused(
+                    f"channel {channel_rows[0][0][1:33].hex()} in the database cannot be read ({error}): "
+                    "it is damaged or was written by a newer Leyden"
+                ) from error
             self._insert(ChannelActor(channel, channel.config.peer, channel))
+
+    def resume(self) -> None:
+        """Let every channel issue its watches, timers and open requests again, each on its own."""
         self._release_claims()
-        for channel_id in list(self._actors):
-            self.apply(self._actors[channel_id], Restarted())
+        for actor in self._actors.values():
+            self._post(partial(self._restart, actor))
 
     def _release_claims(self) -> None:
         """Coins locked for an opening or a payment that a crash forgot are free again."""
@@ -200,7 +229,10 @@ class ChannelManager:
         self._scripts.pop(DestinationPurpose.SHUTDOWN, None)
         self._changed[channel.channel_id] = actor
         self._touched[channel.channel_id] = None
+        self._stepped[actor] = None
         self._perform_all(actor, effects)
+        if self.peer_of(actor) is None and not actor.channel.is_terminal:
+            self.apply(actor, PeerDisconnected())  # the peer left while keys were made: nobody else would say so
         return actor
 
     def _insert(self, actor: ChannelActor) -> None:
@@ -233,6 +265,7 @@ class ChannelManager:
         self._peers[peer.node_id] = peer
         features = self.negotiated(peer)
         for actor in self.of_peer(peer.node_id):
+            actor.told_feerate = None
             self.apply(actor, PeerConnected(features=features))
 
     def on_peer_gone(self, peer: Peer) -> None:
@@ -294,6 +327,7 @@ class ChannelManager:
         ``ChannelError`` of a local command passes through with the state unchanged.
         """
         before = actor.channel
+        self._stepped[actor] = None
         after, effects = step(before, event, self.env(actor.peer_id))
         if after is not before:
             actor.channel = after
@@ -405,6 +439,19 @@ class ChannelManager:
         actor.timers.pop(name, None)
         self._post(fire)
 
+    # -- feerates ----------------------------------------------------------------------------------------------------
+
+    def on_feerates(self) -> None:
+        """Fresh estimates: each channel whose feerate we set hears of a new one once, as soon as its link is up."""
+        target = self._fees.rates.anchor_channel
+        for actor in list(self._actors.values()):
+            channel = actor.channel
+            if channel.lifecycle is not Lifecycle.NORMAL or channel.link is not Link.UP or target == actor.told_feerate:
+                continue
+            actor.told_feerate = target
+            if channel.config.local_is_funder:
+                self.apply(actor, FeerateChanged())
+
     # -- chain -------------------------------------------------------------------------------------------------------
 
     def on_block(self, block: Block) -> None:
@@ -467,6 +514,7 @@ class ChannelManager:
         for actor in self._changed.values():
             actor.durable = actor.channel
         self._changed = {}
+        self._stepped = {}
         self._dropped = []
 
     def rollback(self) -> None:
@@ -477,18 +525,24 @@ class ChannelManager:
         for actor in self._changed.values():
             self._actors.pop(actor.channel.channel_id, None)
             self._by_peer.get(actor.peer_id, {}).pop(actor.channel.channel_id, None)
-            actor.pending_signatures.clear()
             if actor.durable is not None:
                 actor.channel = actor.durable
                 self._insert(actor)
-                self._post(partial(self._restart, actor))
+        for actor in self._stepped:
+            actor.pending_signatures.clear()  # questions of this turn were never asked, answers in it are lost
+            self._post(partial(self._restart, actor))
         self._changed = {}
+        self._stepped = {}
         self._touched = {}
         self._dropped = []
         self._scripts = {}
 
     def _restart(self, actor: ChannelActor) -> None:
-        self.apply(actor, Restarted())
+        """What the rows show to be open is asked again, and so is what only memory knows to be open."""
+        if self._actors.get(actor.channel.channel_id) is actor:
+            self.apply(actor, Restarted())
+        if self._actors.get(actor.channel.channel_id) is actor:
+            self.apply(actor, TimerFired(name="signer"))
 
     def fail_channel(self, actor: ChannelActor, text: str) -> None:
         self.apply(actor, FailChannel(text=text))

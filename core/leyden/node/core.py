@@ -3,6 +3,7 @@
 ``Node`` drives it with sockets and timers, ``leyden.testing.simulation`` with none of them.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -21,6 +22,7 @@ from leyden.hooks.services import (
     OnchainSigner,
     PaymentApproval,
     Store,
+    StoreRefused,
     Wallet,
 )
 from leyden.hooks.types import AcceptTerms, Alarm, IncomingPayment, NodeEvent, OpenRequest, PeerInfo, Refusal
@@ -34,12 +36,21 @@ from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal
 from leyden.node.opening import Opener
 from leyden.node.payments import PaymentManager
+from leyden.node.peer import Peer
 from leyden.node.peers import PeerManager
 from leyden.node.txtracker import TxTracker
 from leyden.types import BlockHeight, LeydenError, NodeId
 from leyden.wire.features import Context, Feature, make_features
 
 log = structlog.get_logger("leyden.node")
+
+REPEAT_SECONDS = 30.0
+"""Transactions that are not in a block yet are broadcast again this often, besides on every block."""
+MAX_UNHEARD_BYTES = 16 * 1024 * 1024
+COPIED = (
+    "database was copied or moved: if this is not its newest copy, stop now, for old channel states cost money; "
+    "if it is, tell the store so"
+)
 
 LOCAL_FEATURES = make_features(
     Context.INIT,
@@ -121,6 +132,7 @@ class NodeCore:
         self.events = EventLog(services.store, journal)
         self.on_published: Callable[[], None] = lambda: None
         self.fees = FeeCache(services.fee_estimators, host, caller)
+        self.fees.on_refreshed = lambda: engine.post(self.channels.on_feerates)
         self.tracker = TxTracker(services.broadcasters, caller, self.publish)
         self.channels = ChannelManager(
             host=host,
@@ -194,6 +206,12 @@ class NodeCore:
                 self.peers,
             )
         )
+        self.on_synced: Callable[[], None] = lambda: None
+        """The chain was followed to the source's tip (again, after each restart of the source)."""
+        self._unheard: deque[tuple[Peer, bytes]] = deque()
+        self._unheard_bytes = 0
+        self._degraded_because = ""
+        self.chain.on_synced = self._chain_synced
         engine.on_degraded = self._on_degraded
         engine.reload = self._reload_wallet
 
@@ -201,22 +219,46 @@ class NodeCore:
     async def load(
         cls, config: NodeConfig, services: Services, host: Host, questions: Questions | None = None
     ) -> "NodeCore":
-        """Open the store, check that it is ours, load every part. Nothing is sent yet: run a turn next."""
+        """Open the store, check that it is ours, load every part. Nothing is sent yet: run a turn next.
+
+        ``LeydenError`` says in one line why the node cannot start; the store is closed then and nothing was written.
+        """
         if config.network is Network.MAINNET:
             raise MainnetRefused
+        node_id = await services.node_identity.node_id()
+        try:
+            return await cls._load(config, services, host, questions or Questions(), node_id)
+        except BaseException:
+            await services.store.close()
+            raise
+
+    @classmethod
+    async def _load(
+        cls, config: NodeConfig, services: Services, host: Host, questions: Questions, node_id: NodeId
+    ) -> "NodeCore":
         store = services.store
         epoch = await store.open(config.network)
-        node_id = await services.node_identity.node_id()
         owner = await store.get(keyspace.META + b"node_id")
         if owner is not None and owner != node_id:
             raise LeydenError(
                 f"the database belongs to node {owner.hex()}, the keys to {node_id.hex()}: "
                 "point data_dir at the folder of these keys"
             )
-        core = cls(config, services, host, questions or Questions(), epoch, node_id)
+        core = cls(config, services, host, questions, epoch, node_id)
         if owner is None:
             core.engine.journal.put(keyspace.META + b"node_id", node_id)
-        await core._load_rows()
+        try:
+            await core._load_rows()
+        except LeydenError:
+            raise
+        except Exception as error:  # whatever a damaged or newer row provokes
+            raise StoreRefused(
+                f"the database cannot be read ({type(error).__name__}: {error}): "
+                "it is damaged or was written by a newer Leyden"
+            ) from error
+        if getattr(store, "identity_changed", False):
+            log.warning("database_copied_or_moved")
+            core.engine.post(lambda: core.publish(Alarm(subject="store", text=COPIED)))
         return core
 
     async def _load_rows(self) -> None:
@@ -236,10 +278,40 @@ class NodeCore:
         for area in keyspace.CHANNEL_AREAS:
             for key, value in await store.scan(area):
                 by_channel.setdefault(key[1:33], []).append((key, value))
+        self.channels.restore(list(by_channel.values()))
         self.engine.post(self.chain.watch_wallet)
-        self.engine.post(lambda: self.channels.restore(list(by_channel.values())))
+        self.engine.post(self.channels.resume)
         self.engine.post(self.payments.resume)
         self.engine.post(self.fees.refresh)
+        self.host.call_later(REPEAT_SECONDS, self._repeat)
+
+    # -- peers are heard only at the tip of the chain ------------------------------------------------------------------
+
+    def receive(self, peer: Peer, data: bytes) -> None:
+        """Bytes of a peer. Before the chain has reached the source's tip they wait, in order and within a bound."""
+        if self.chain.synced and not self._unheard:
+            self.peers.receive(peer, data)
+            return
+        if self._unheard_bytes + len(data) > MAX_UNHEARD_BYTES:
+            peer.fail("not at the tip of the chain", warn=False)
+            return
+        self._unheard_bytes += len(data)
+        self._unheard.append((peer, data))
+
+    def _chain_synced(self) -> None:
+        self.on_synced()
+        if self._unheard:
+            self.engine.post(self._hear)
+
+    def _hear(self) -> None:
+        while self._unheard and self.chain.synced:
+            peer, data = self._unheard.popleft()
+            self._unheard_bytes -= len(data)
+            self.peers.receive(peer, data)
+
+    def _repeat(self) -> None:
+        self.engine.post(self.tracker.repeat)
+        self.host.call_later(REPEAT_SECONDS, self._repeat)
 
     def publish(self, event: NodeEvent) -> None:
         self.events.append(int(self.host.wall_time()), event)  # type: ignore[arg-type]
@@ -248,10 +320,12 @@ class NodeCore:
         self.chain.watch(watch.script, watch.outpoint)
 
     def _on_degraded(self, reason: str) -> None:
+        """One line when it begins; when it is over, an event, which could not be stored before."""
         if reason:
             log.error("storage_degraded", reason=reason)
+            self._degraded_because = reason
         else:
-            self.publish(Alarm(subject="storage", text="storage works again"))
+            self.publish(Alarm(subject="storage", text=f"storage works again after: {self._degraded_because}"))
 
     async def _reload_wallet(self) -> None:
         rows = await self.services.store.scan(keyspace.WALLET)

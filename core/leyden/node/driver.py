@@ -4,11 +4,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
 from leyden.hooks.services import ChainSource, StoreFenced
+from leyden.hooks.types import ChainEvent
 from leyden.node.core import NodeCore
 from leyden.node.host import TimerHandle
 from leyden.node.peer import Peer
@@ -21,6 +23,10 @@ DIAL_TIMEOUT = 10.0
 CHAIN_QUEUE = 64
 """Blocks that may wait for their turn before the chain source is held back."""
 SUSPENDED_SECONDS = 1.0
+CANCEL_SECONDS = 5.0
+FLUSH_SECONDS = 5.0
+"""How long a stop waits for the last turn, whatever the store does."""
+PUMP_RETRY_SECONDS = 1.0
 
 
 class AsyncioHost:
@@ -30,6 +36,8 @@ class AsyncioHost:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._scheduled = False
+        self._closed = False
+        self._timers: set[_Timer] = set()
         self.run_turn: Callable[[], None] = lambda: None
 
     def wall_time(self) -> float:
@@ -39,20 +47,28 @@ class AsyncioHost:
         return secrets.token_bytes(length)
 
     def wake(self) -> None:
-        if not self._scheduled:
+        if not self._scheduled and not self._closed:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False
-        self.run_turn()
+        if not self._closed:
+            self.run_turn()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
-        return self._loop.call_later(seconds, callback)
+        timer = _Timer(callback, self._timers)
+        if not self._closed:
+            timer.start(self._loop, seconds)
+        return timer
 
     def spawn(
         self, work: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None], name: str
     ) -> None:
+        if self._closed:
+            work.close()
+            return
+
         def finished(task: asyncio.Task[T]) -> None:
             self._tasks.discard(task)
             if task.cancelled():
@@ -68,11 +84,39 @@ class AsyncioHost:
         task.add_done_callback(finished)
 
     async def close(self) -> None:
-        """Cancel and await everything that was spawned."""
+        """No turn, timer or task begins any more; what was spawned is cancelled and awaited, but not for ever."""
+        self._closed = True
+        for timer in list(self._timers):
+            timer.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+            for task in stuck:
+                log.error("task_does_not_end", task=task.get_name())
+
+
+class _Timer:
+    """A timer that the host can find and cancel when it closes."""
+
+    def __init__(self, callback: Callable[[], None], running: "set[_Timer]") -> None:
+        self._callback = callback
+        self._running = running
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._running.add(self)
+        self._handle = loop.call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._running.discard(self)
+        self._callback()
+
+    def cancel(self) -> None:
+        self._running.discard(self)
+        if self._handle is not None:
+            self._handle.cancel()
 
 
 class PeerSocket(asyncio.Protocol):
@@ -104,7 +148,7 @@ class PeerSocket(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._peer is not None:
-            self._driver.core.peers.receive(self._peer, data)
+            self._driver.core.receive(self._peer, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._driver.sockets.discard(self)
@@ -131,6 +175,10 @@ class PeerSocket(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class Driver:
@@ -205,27 +253,48 @@ class Driver:
     def _watch_clock(self) -> None:
         """An oversleep means that the machine was suspended: peers are stale, the chain may have moved."""
         now = time.monotonic()
-        overslept = now - self._last_tick - 0.5 > SUSPENDED_SECONDS
+        overslept = now - self._last_tick - 0.5
         self._last_tick = now
         if self._stopping:
             return
-        if overslept:
-            log.warning("was_suspended", seconds=round(now - self._last_tick, 1))
+        if overslept > SUSPENDED_SECONDS:
+            log.warning("was_suspended", seconds=round(overslept, 1))
             self.post(self.core.tracker.repeat)
         self.host.call_later(0.5, self._watch_clock)
 
     # -- chain -------------------------------------------------------------------------------------------------------
 
     async def pump(self, source: ChainSource) -> None:
-        """Every event of the source becomes mail; at most ``CHAIN_QUEUE`` wait for their commit."""
+        """Every event of the source becomes mail; at most ``CHAIN_QUEUE`` wait for their commit.
+
+        A source that fails or ends is started again: a plugin's fault must not leave the node blind. Before the tip was
+        ever reached it raises instead, and the node does not start.
+        """
+        delay = PUMP_RETRY_SECONDS
+        while True:
+            try:
+                await self._pump_once(source)
+                reason = "its stream of blocks ended"
+            except Exception as error:
+                if not self.core.chain.synced:
+                    raise
+                reason = f"{type(error).__name__}: {error}"
+            log.warning("chain_source_failed", reason=reason, again_in=delay)
+            self.post(lambda text=reason: self.core.chain.alarm(text))  # type: ignore[misc]
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 60.0)
+            self.post(lambda: self.core.chain.restart("the chain source failed"))
+
+    async def _pump_once(self, source: ChainSource) -> None:
         room = asyncio.Semaphore(CHAIN_QUEUE)
         async for event in source.events():
             await room.acquire()
-            self.core.engine.request(
-                lambda event=event: self.core.chain.on_event(event),  # type: ignore[misc]
-                lambda _: room.release(),
-                lambda _: room.release(),
-            )
+            self.post(partial(self._on_chain_event, event, room))
+
+    def _on_chain_event(self, event: ChainEvent, room: asyncio.Semaphore) -> None:
+        """Not a request: while storage is degraded the event waits like all mail."""
+        self.core.engine.after_commit(room.release, lambda _error: room.release())
+        self.core.chain.on_event(event)
 
     # -- sockets -----------------------------------------------------------------------------------------------------
 
@@ -250,15 +319,23 @@ class Driver:
         self.host.spawn(connect(), done, f"dial {host}:{port}")
 
     async def close(self) -> None:
-        """Stop listening, let the last turn flush, close every socket."""
+        """Stop listening, let the last turn flush, close every socket. Takes at most some seconds."""
         self._stopping = True
         if self._server is not None:
             self._server.close()
         self.post(self.core.peers.close_all)
-        for _ in range(100):
+        loop = asyncio.get_running_loop()
+        end = loop.time() + FLUSH_SECONDS
+        while (self.sockets or self.core.engine.has_mail or self._turning is not None) and loop.time() < end:
+            if self.core.engine.fenced or self.core.engine.degraded:
+                break  # nothing can be flushed
             await asyncio.sleep(0.01)
-            if not self.sockets and not self.core.engine.has_mail:
-                break
         await self.host.close()
         if self._turning is not None:
-            await asyncio.gather(self._turning, return_exceptions=True)
+            _, stuck = await asyncio.wait({self._turning}, timeout=FLUSH_SECONDS)
+            for task in stuck:
+                log.error("turn_does_not_end", task=task.get_name())
+                task.cancel()
+        for socket in list(self.sockets):
+            socket.abort()
+        await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """Feerates by purpose, cached with their age and bounded: nothing on a hot path asks an estimator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -28,6 +28,8 @@ class FeeCache:
         self._host = host
         self._caller = caller
         self._updated: float | None = None
+        self.on_refreshed: Callable[[], None] = lambda: None
+        """The feerate for commitments was asked for again, with or without a new answer; only posts mail."""
 
     @property
     def stale(self) -> bool:
@@ -46,14 +48,16 @@ class FeeCache:
         estimator = self._estimators[position]
 
         def done(rate: FeeRatePerKw | None, error: BaseException | None) -> None:
-            if rate is None or error is not None:
-                if error is not None:
-                    log.warning("fee_estimate_failed", target=target.value, reason=str(error))
+            if not isinstance(rate, int) or error is not None:
+                if error is not None or rate is not None:
+                    log.warning("fee_estimate_failed", target=target.value, reason=str(error or type(rate).__name__))
                 self._ask(target, position + 1)
                 return
             self._updated = self._host.wall_time()
             bounded = FeeRatePerKw(min(max(rate, FLOOR), CEILING))
             if getattr(self.rates, target.value) != bounded:
                 self.rates = msgspec.structs.replace(self.rates, **{target.value: bounded})
+            if target is FeeTarget.ANCHOR_CHANNEL:
+                self.on_refreshed()
 
         self._caller.call(estimator, estimator.estimate(target), done, f"fee estimate {target.value}")

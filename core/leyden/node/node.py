@@ -5,6 +5,7 @@ Every method that changes something returns when the change is durable. Amounts 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -13,6 +14,7 @@ from leyden.bitcoin import TxOut, decode_address, encode_address
 from leyden.channel import ChannelError
 from leyden.channel.events import ForceClose, Shutdown
 from leyden.crypto import sha256
+from leyden.hooks.services import StoreError
 from leyden.hooks.types import (
     BroadcastKind,
     Destination,
@@ -29,6 +31,7 @@ from leyden.node.channels import ChannelActor
 from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
+from leyden.node.engine import StorageDegraded
 from leyden.node.opening import attach_witnesses
 from leyden.node.payments import PaymentError
 from leyden.node.views import (
@@ -75,6 +78,13 @@ class UnknownChannel(LeydenError):
     pass
 
 
+class NodeStopped(LeydenError):
+    """The node stopped before it could answer. What was begun is durable or never left: ask again after a start."""
+
+    def __init__(self) -> None:
+        super().__init__("the node stopped")
+
+
 class Node:
     """Make one with ``await Node.start(...)``."""
 
@@ -87,6 +97,9 @@ class Node:
         self._published = asyncio.Event()
         self._paying: set[PaymentHash] = set()
         self._plugins_started = False
+        self._waiting: set[asyncio.Future[Any]] = set()
+        """Callers of the API who have no answer yet."""
+        self._stopped: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         core.on_published = self._published.set
 
@@ -99,44 +112,71 @@ class Node:
         core = await NodeCore.load(config, services, host, questions)
         driver.attach(core)
         node = cls(core, driver, host, hooks)
-        node._ask_plugins(questions)
-        synced = _future()
-        core.chain.on_synced = lambda: _finish(synced, None, None)
-        await node._turn_done()
-        await core.chain.start_source()
-        node._tasks.append(asyncio.get_running_loop().create_task(driver.pump(services.chain_source), name="chain"))
         try:
-            await _first(synced, driver.fatal, *node._tasks)
-            if hooks is not None:
-                node._plugins_started = True
-                await hooks.start(node)
-            if config.listen is not None:
-                node.address = await driver.listen(config.listen)
+            await node._begin(services, questions)
         except BaseException:
             await node.stop()
             raise
+        log.info("node_started", node_id=core.node_id.hex(), height=core.chain.height, address=node.address)
+        return node
+
+    async def _begin(self, services: Services, questions: Questions) -> None:
+        core, hooks, config = self.core, self._hooks, self.core.config
+        self._ask_plugins(questions)
+        synced = self._future()
+        core.on_synced = lambda: _finish(synced, None, None)
+        await self._turn_done()
+        await core.chain.start_source()
+        self._start_task(self._driver.pump(services.chain_source), "chain")
+        await _first(synced, self._driver.fatal, *self._tasks)
+        if hooks is not None:
+            self._plugins_started = True
+            await hooks.start(self)
+        if config.listen is not None:
+            self.address = await self._driver.listen(config.listen)
         core.engine.post(core.peers.reconnect_all)
         for node_id, host_name, port in config.connect:
             core.engine.post(_connect_quietly(core, node_id, host_name, port))
         for consumer in hooks.event_consumers() if hooks is not None else ():
-            node._tasks.append(
-                asyncio.get_running_loop().create_task(node._feed(consumer), name=f"events for {consumer}")
-            )
-        log.info("node_started", node_id=core.node_id.hex(), height=core.chain.height, address=node.address)
-        return node
+            self._start_task(self._feed(consumer), f"events for {consumer}")
+
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
+        """A task of the node ends only with it; anything else is a bug that must not stay unseen."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_failed", task=task.get_name(), reason=f"{type(error).__name__}: {error}")
 
     async def stop(self) -> None:
-        """Finish the turn, close every connection, then the store. Safe to call twice."""
+        """Finish the turn, close every connection, then the store; callers that still wait get ``NodeStopped``.
+
+        Safe to call twice, also at the same time.
+        """
+        if self._stopped is not None:
+            await asyncio.shield(self._stopped)
+            return
+        self._stopped = asyncio.get_running_loop().create_future()
+        try:
+            await self._stop()
+        finally:
+            self._stopped.set_result(None)
+
+    async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._driver.close()
+        for future in list(self._waiting):
+            _finish(future, None, NodeStopped())
         if self._hooks is not None and self._plugins_started:
             self._plugins_started = False
-            await self._hooks.stop()
-        await self.core.services.chain_source.stop()
-        await self.core.services.store.close()
+            await _quietly("stop plugins", self._hooks.stop())
+        await _quietly("stop chain source", self.core.services.chain_source.stop())
+        await _quietly("close store", self.core.services.store.close())
         log.info("node_stopped", node_id=self.core.node_id.hex())
 
     async def failed(self) -> BaseException:
@@ -194,8 +234,10 @@ class Node:
     async def connect(self, node_id: NodeId, host: str, port: int) -> None:
         """Returns when ``init`` was exchanged and nobody vetoed. ``ConnectFailed`` otherwise."""
         refuse_deadlock(node_id)
-        done = _future()
-        self.core.engine.post(lambda: self.core.peers.connect(node_id, host, port, lambda e: _finish(done, None, e)))
+        done = self._future()
+        self._begin_in_turn(
+            lambda: self.core.peers.connect(node_id, host, port, lambda e: _finish(done, None, e)), done
+        )
         await done
 
     async def disconnect(self, node_id: NodeId) -> bool:
@@ -215,8 +257,8 @@ class Node:
         peer = self.core.peers.get(node_id)
         if peer is None:
             raise LeydenError(f"not connected to {node_id.hex()}: connect first")
-        done = _future()
-        self.core.engine.post(
+        done = self._future()
+        self._begin_in_turn(
             lambda: self.core.opener.open(
                 peer,
                 funding,
@@ -225,7 +267,8 @@ class Node:
                 feerate,
                 lambda channel_id: _finish(done, channel_id, None),
                 lambda error: _finish(done, None, error),
-            )
+            ),
+            done,
         )
         return ChannelId(await done)
 
@@ -306,8 +349,13 @@ class Node:
             approval = self.core.services.payment_approval
             if not await approval.approve_bolt11(invoice.text, amount):
                 raise SpendRefused("the key manager refused the payment")
-            waiting = self._wait_payment(payment_hash)
-            await self._call(lambda: self.core.payments.send(invoice, amount, key))
+            waiting = self._future()
+
+            def begin() -> None:
+                self.core.payments.send(invoice, amount, key)
+                self.core.payments.wait(payment_hash, lambda record: _finish(waiting, record, None))
+
+            await self._call(begin)
         finally:
             self._paying.discard(payment_hash)
         async with asyncio.timeout(timeout):
@@ -323,7 +371,7 @@ class Node:
         return amount
 
     def _wait_payment(self, payment_hash: PaymentHash) -> "asyncio.Future[PaymentRecord]":
-        waiting: asyncio.Future[PaymentRecord] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[PaymentRecord] = self._future()
         self.core.payments.wait(payment_hash, lambda record: _finish(waiting, record, None))
         return waiting
 
@@ -416,21 +464,30 @@ class Node:
 
     async def _feed(self, consumer: str) -> None:
         """Bring the log to one plugin: at least once, in order, its cursor durable, retried alone."""
-        if self._hooks is None:
-            return
-        delay = 1.0
-        after = await self.core.events.cursor(consumer)
+        delay, after = 1.0, -1
         while True:
-            batch = await self.core.events.read(after, 20)
-            for event in batch:
-                while not await self._hooks.deliver_event(consumer, event):
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, 60.0)
-                delay, after = 1.0, event.index
-            if batch:
-                await self._call(lambda index=after: self.core.events.set_cursor(consumer, index))  # type: ignore[misc]
-            else:
+            try:
+                after = await self.core.events.cursor(consumer) if after < 0 else after
+                batch = await self.core.events.read(after, 20)
+                for event in batch:
+                    after = await self._deliver(consumer, event)
+                if batch:
+                    await self._call(partial(self.core.events.set_cursor, consumer, after))
+            except (StorageDegraded, StoreError) as error:
+                log.warning("events_wait_for_storage", consumer=consumer, reason=str(error))
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 30.0)
+                continue
+            delay = 1.0
+            if not batch:
                 await asyncio.sleep(0.05) if after < self.core.events.last_index else await self._wait_published()
+
+    async def _deliver(self, consumer: str, event: LoggedEvent) -> int:
+        delay = 1.0
+        while self._hooks is not None and not await self._hooks.deliver_event(consumer, event):
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 60.0)
+        return event.index
 
     async def _wait_published(self) -> None:
         last = self.core.events.last_index
@@ -442,12 +499,30 @@ class Node:
 
     async def _call(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a turn; the value once that turn is durable."""
-        done = _future()
+        done = self._future()
         self.core.engine.request(
             work, lambda value: _finish(done, value, None), lambda error: _finish(done, None, error)
         )
         result: T = await done
         return result
+
+    def _future(self) -> "asyncio.Future[Any]":
+        """An answer to come; ``NodeStopped`` if the node stops before it does."""
+        if self._stopped is not None:
+            raise NodeStopped
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._answered)
+        return future
+
+    def _answered(self, future: "asyncio.Future[Any]") -> None:
+        self._waiting.discard(future)
+        if not future.cancelled():
+            future.exception()  # whoever asked may have stopped waiting
+
+    def _begin_in_turn(self, work: Callable[[], None], done: "asyncio.Future[Any]") -> None:
+        """Run ``work``, which answers ``done`` in its own time; if it cannot even begin, ``done`` says why."""
+        self.core.engine.request(work, lambda _: None, lambda error: _finish(done, None, error))
 
     async def _turn_done(self) -> None:
         await self._call(lambda: None)
@@ -488,8 +563,12 @@ class Node:
         self._host.spawn(work, done, name)
 
 
-def _future() -> "asyncio.Future[Any]":
-    return asyncio.get_running_loop().create_future()
+async def _quietly(what: str, work: Coroutine[Any, Any, None]) -> None:
+    """A plugin that cannot stop must not keep the others from it."""
+    try:
+        await work
+    except Exception as error:
+        log.error("not_stopped_cleanly", what=what, reason=f"{type(error).__name__}: {error}")
 
 
 def _finish(future: "asyncio.Future[Any]", value: object, error: BaseException | None) -> None:
@@ -530,4 +609,4 @@ def _view_invoice(record: InvoiceRecord) -> InvoiceView:
     )
 
 
-__all__ = ["ChannelError", "Node", "SpendRefused", "UnknownChannel"]
+__all__ = ["ChannelError", "Node", "NodeStopped", "SpendRefused", "UnknownChannel"]

@@ -12,7 +12,7 @@ from leyden.hooks.types import BroadcastKind, BroadcastResult, TransactionConfir
 from leyden.node import keyspace
 from leyden.node.host import Caller
 from leyden.node.journal import Journal, Table
-from leyden.types import BlockHeight, Txid
+from leyden.types import BlockHeight, OutPoint, Txid
 from leyden.wire.codec import decode_struct, encode_struct, rest, tlv, tlv_struct, u8, u32
 
 log = structlog.get_logger("leyden.txtracker")
@@ -24,11 +24,17 @@ _VERSION = b"\x01"
 
 @tlv_struct
 class TrackedTransaction(Struct, frozen=True, kw_only=True):
-    """``confirmed_height`` 0: not in a block."""
+    """``confirmed_height`` 0: not in a block. ``conflict_height``: where another transaction took one of its inputs."""
 
     raw: Annotated[bytes, tlv(1, rest)]
     kind: Annotated[int, tlv(3, u8)]
     confirmed_height: Annotated[int, tlv(5, u32)] = 0
+    conflict_height: Annotated[int, tlv(7, u32)] = 0
+
+    @property
+    def decided_height(self) -> int:
+        """0 while it may still enter a block and has not."""
+        return self.confirmed_height or self.conflict_height
 
 
 class TxTracker:
@@ -50,6 +56,8 @@ class TxTracker:
             lambda row: decode_struct(TrackedTransaction, row[1:]),
         )
         self._due: dict[Txid, None] = {}
+        self._spenders: dict[OutPoint, set[Txid]] | None = None
+        """Which tracked transactions spend an output; rebuilt when the table changes."""
         self.refusals: dict[Txid, str] = {}
 
     def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
@@ -61,13 +69,14 @@ class TxTracker:
         txid = tx.txid
         if txid not in self._transactions:
             self._transactions.set(txid, TrackedTransaction(raw=tx.serialize(), kind=_KINDS.index(kind)))
+            self._spenders = None
         self._due[txid] = None
 
-    def forget(self, txid: Txid) -> None:
-        """The transaction can never confirm any more (its input is spent for good by another one)."""
-        if txid in self._transactions:
-            self._transactions.delete(txid)
-            self.refusals.pop(txid, None)
+    def _forget(self, txid: Txid) -> None:
+        self._transactions.delete(txid)
+        self.refusals.pop(txid, None)
+        self._due.pop(txid, None)
+        self._spenders = None
 
     def is_tracked(self, txid: Txid) -> bool:
         return txid in self._transactions
@@ -79,12 +88,30 @@ class TxTracker:
     def repeat(self) -> None:
         """Broadcast everything unconfirmed again after the next commit."""
         for txid, record in self._transactions.items():
-            if not record.confirmed_height:
+            if not record.decided_height:
                 self._due[txid] = None
 
     # -- chain -----------------------------------------------------------------------------------------------------
 
-    def on_confirmed(self, txid: Txid, height: BlockHeight) -> None:
+    def on_transactions(self, transactions: Sequence[Transaction], height: BlockHeight) -> None:
+        """These are in the block at ``height``; told again after a late watch, which changes nothing."""
+        for tx in transactions:
+            self._on_confirmed(tx.txid, height)
+            spenders = self._by_input()
+            for txin in tx.inputs:
+                for txid in spenders.get(txin.prevout, ()):
+                    if txid != tx.txid:
+                        self._on_conflict(txid, tx.txid, height)
+
+    def _by_input(self) -> dict[OutPoint, set[Txid]]:
+        if self._spenders is None:
+            self._spenders = {}
+            for txid, record in self._transactions.items():
+                for txin in parse_transaction(record.raw).inputs:
+                    self._spenders.setdefault(txin.prevout, set()).add(txid)
+        return self._spenders
+
+    def _on_confirmed(self, txid: Txid, height: BlockHeight) -> None:
         record = self._transactions.get(txid)
         if record is None or record.confirmed_height == height:
             return
@@ -93,18 +120,30 @@ class TxTracker:
         self.refusals.pop(txid, None)
         self._publish(TransactionConfirmed(txid=txid, height=height, kind=_KINDS[record.kind].value))
 
+    def _on_conflict(self, txid: Txid, winner: Txid, height: BlockHeight) -> None:
+        record = self._transactions.get(txid)
+        if record is None or record.decided_height:
+            return
+        self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, conflict_height=height))
+        self._due.pop(txid, None)
+        self.refusals[txid] = f"its input was spent by {winner[::-1].hex()}"
+
     def on_block(self, height: BlockHeight) -> None:
+        """What is deep enough, or can never confirm any more, is forgotten; the rest is broadcast again."""
         for txid, record in self._transactions.items():
-            if record.confirmed_height and height - record.confirmed_height + 1 >= IRREVOCABLE_DEPTH:
-                self._transactions.delete(txid)
+            if record.decided_height and height - record.decided_height + 1 >= IRREVOCABLE_DEPTH:
+                self._forget(txid)
         self.repeat()
 
     def on_disconnected(self, fork_height: BlockHeight) -> None:
+        """Blocks above are gone: what they decided is open again."""
         for txid, record in self._transactions.items():
-            if record.confirmed_height > fork_height:
+            if record.decided_height > fork_height:
                 self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind))
-                self._publish(TransactionUnconfirmed(txid=txid, kind=_KINDS[record.kind].value))
                 self._due[txid] = None
+                self.refusals.pop(txid, None)
+                if record.confirmed_height:
+                    self._publish(TransactionUnconfirmed(txid=txid, kind=_KINDS[record.kind].value))
 
     # -- turn ------------------------------------------------------------------------------------------------------
 
@@ -116,6 +155,7 @@ class TxTracker:
 
     def rollback(self) -> None:
         self._transactions.rollback()
+        self._spenders = None
         self._due.clear()
         self.repeat()
 
@@ -125,7 +165,7 @@ class TxTracker:
         due, self._due = self._due, {}
         for txid in due:
             record = self._transactions.get(txid)
-            if record is None or record.confirmed_height:
+            if record is None or record.decided_height:
                 continue
             tx = parse_transaction(record.raw)
             for broadcaster in self._broadcasters:

@@ -317,7 +317,7 @@ class SimWire:
 
         def deliver() -> None:
             if self.peer is not None:
-                core.peers.receive(self.peer, data)
+                core.receive(self.peer, data)
 
         core.engine.post(deliver)
 
@@ -369,6 +369,7 @@ class SimChain:
 
     async def start(self, locator: Sequence[tuple[BlockHeight, BlockHash]], birth_height: BlockHeight) -> None:
         self._cursor = self._simulation.cursor([block_hash for _, block_hash in locator], birth_height)
+        self._simulation.soon(self._node, self._node.poll_chain)
 
     def poll(self) -> Any:
         return None if self._cursor is None else self._cursor.advance()
