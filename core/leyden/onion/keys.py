@@ -12,3 +12,9 @@ um = HmacKey(b"um").digest
 """MAC of a returned failure."""
 ammag = HmacKey(b"ammag").digest
 """Stream that hides a returned failure."""
+ammagext = HmacKey(b"ammagext").digest
+"""Stream that hides attribution data."""
+fulfillment = HmacKey(b"fulfillment").digest
+"""AEAD key of what the recipient sends back with the preimage."""
+blinded_node_id = HmacKey(b"blinded_node_id").digest
+"""Factor between a node's public key and its key in one blinded path."""
