@@ -26,6 +26,7 @@ from leyden.wire import (
     UpdateFulfillHtlc,
     WarningMessage,
 )
+from leyden.wire.features import Feature, Features
 
 from tests.scenario.sim_kit import BusyNode, channels, fund, start_opening
 
@@ -95,7 +96,7 @@ def test_an_error_fails_the_channel_it_names(busy: BusyNode) -> None:
     assert busy.channel.lifecycle is Lifecycle.FORCE_CLOSING
     assert "fire" in busy.channel.failure
     busy.simulation.mine(1)
-    assert busy.channel.lifecycle is not Lifecycle.NORMAL
+    assert busy.channel.is_usable is False
     peer.ping()  # the connection stays
 
 
@@ -320,27 +321,48 @@ def test_a_temporary_id_that_is_a_channels_id(busy: BusyNode) -> None:
     busy.check()
 
 
-def test_an_opening_that_makes_no_sense(busy: BusyNode) -> None:
-    good = proposal(busy)
+ANCHORS = Features.of(Feature.OPTION_STATIC_REMOTEKEY, Feature.OPTION_ANCHORS)
+SMALL: dict[str, object] = {"funding_satoshis": 20_000, "channel_reserve_satoshis": 1_000}
+NONSENSE: dict[str, list[dict[str, object]]] = {
+    "C-019": [{"chain_hash": bytes(32)}, {"push_msat": 1_000_001_000}],
+    "C-020": [
+        {"channel_type": None},
+        {"channel_type": b"\x01"},
+        {"channel_type": Features.of(Feature.OPTION_STATIC_REMOTEKEY).to_bytes()},
+        {"channel_type": (ANCHORS | Features.of(Feature.OPTION_SCID_ALIAS)).to_bytes(), "channel_flags": 1},
+    ],
+    "C-022": [{"funding_satoshis": 2**24}],
+    "C-023": [
+        {"max_accepted_htlcs": 484},
+        {"max_accepted_htlcs": 0},
+        {"to_self_delay": 65_535},
+        {"feerate_per_kw": 0},
+        {"feerate_per_kw": 2**32 - 1},
+        {"channel_reserve_satoshis": 900_000},
+    ],
+    "C-024": [{"dust_limit_satoshis": 353}, {"dust_limit_satoshis": 50_000}, {"channel_reserve_satoshis": 353}],
+    "C-025": [
+        {"push_msat": 1_000_000_000},
+        SMALL | {"push_msat": 10_000_000, "feerate_per_kw": 9_000},  # the fee takes more than is left
+    ],
+    "C-026": [{"channel_type": (ANCHORS | Features.of(Feature.OPTION_SCID_ALIAS, Feature.OPTION_ZEROCONF)).to_bytes()}],
+    "C-062": [{"upfront_shutdown_script": b"\x51"}, {"upfront_shutdown_script": b"\x76\xa9\x14" + bytes(20)}],
+}
+CASES = [
+    pytest.param(rule, change, marks=pytest.mark.proves(rule), id=f"{rule}-{number}")
+    for rule, changes in NONSENSE.items()
+    for number, change in enumerate(changes)
+]
+
+
+@pytest.mark.parametrize(("rule", "change"), CASES)
+def test_an_opening_that_makes_no_sense(busy: BusyNode, rule: str, change: dict[str, object]) -> None:
+    """Refused with an error under its temporary id; connection and node go on."""
     peer = busy.script().connect()
-    for number, changed in enumerate(
-        (
-            {"funding_satoshis": 0},
-            {"funding_satoshis": 2**24},
-            {"push_msat": 2 * 10**12},
-            {"dust_limit_satoshis": 0},
-            {"chain_hash": bytes(32)},
-            {"max_accepted_htlcs": 484},
-            {"feerate_per_kw": 0},
-            {"feerate_per_kw": 2**32 - 1},
-            {"to_self_delay": 65_535},
-            {"channel_type": None},
-            {"channel_type": b"\x01"},
-        ),
-        start=1,
-    ):
-        peer.send(again(msgspec.structs.replace(good, **changed), number))
-        assert peer.expect(ErrorMessage).channel_id == number.to_bytes(32, "big"), changed
+    peer.send(again(msgspec.structs.replace(proposal(busy), **change), 1))
+    refusal = peer.expect(ErrorMessage)
+    assert refusal.channel_id == (1).to_bytes(32, "big")
+    assert rule in refusal.data.decode()
     peer.ping()
     assert [c.channel_id for c in channels(busy.node)] == [busy.channel_id]
 
