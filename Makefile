@@ -30,7 +30,7 @@ help: ## what there is (the default)
 	@echo 'make check     linters, types, layers and a fast part of the tests'
 	@echo 'make docs      the documentation, warnings are errors: docs/_build/html/index.html'
 	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
-	@echo 'make crash     the crash test, quick run with seed 1 (SEED=..., CRASH_ARGS=...)'
+	@echo 'make crash     the crash test at every point (SEED=..., CRASH_ARGS=--quick)'
 	@echo 'make checklist which lines of the specification a test proves'
 	@echo 'make setup     only make .venv and install everything into it'
 	@echo 'make clean     remove .venv, caches and built docs'
@@ -86,7 +86,7 @@ bench: setup
 
 SEED ?= 1
 crash: setup
-	$(PY) -m leyden.testing.crash --seed $(SEED) --quick $(CRASH_ARGS)
+	$(PY) -m leyden.testing.crash --seed $(SEED) $(CRASH_ARGS)
 
 checklist: setup
 	$(PY) -m leyden.testing.checklist

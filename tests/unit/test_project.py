@@ -135,6 +135,15 @@ def test_every_layer_of_the_core_stands_in_the_contract() -> None:
     assert named == {path.name for path in CORE.iterdir() if (path / "__init__.py").is_file()} - {"testing"}
 
 
+def test_news_fragments_are_of_a_known_kind() -> None:
+    kinds = {kind["directory"] for kind in settings(ROOT)["tool"]["towncrier"]["type"]}
+    listed = set(re.findall(r"^\| `([a-z]+)` \|", (ROOT / "newsfragments/README.md").read_text(), re.MULTILINE))
+    assert listed == kinds
+    for path in (ROOT / "newsfragments").glob("[!.R]*"):
+        assert re.fullmatch(rf"[\w+-]+\.({'|'.join(kinds)})\.md", path.name), path.name
+        assert path.read_text().strip()
+
+
 # -- code --------------------------------------------------------------------------------------------------------------
 
 
