@@ -1,5 +1,6 @@
 """``leyden``: the command line. Errors are one line on stderr; exit codes are in ``leyden_cli.errors``."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -8,12 +9,13 @@ import click
 from leyden.hooks.errors import PluginError, SettingsError
 from leyden.types import LeydenError, clean_text
 
-from leyden_cli.commands import channels, node, payments, peers, setup, wallet
+from leyden_cli.commands import channels, demo, node, payments, peers, setup, wallet
 from leyden_cli.errors import EXIT_REFUSED, EXIT_USAGE, CliError
 
 _INTERRUPTED = 130
 _LONGEST_ERROR = 2000
 _COMMANDS = (
+    demo.demo,
     setup.init,
     setup.start,
     setup.plugins,
@@ -62,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "leyden"
         click.echo(f"leyden: {clean_text(error.format_message())} (see `{command} --help`)", err=True)
         return EXIT_USAGE
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
     except LeydenError as error:
         click.echo(f"leyden: {clean_text(str(error), _LONGEST_ERROR)}", err=True)
