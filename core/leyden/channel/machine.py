@@ -74,6 +74,8 @@ def _on_message(turn: Turn, message: Any) -> None:
     if found is Verdict.IGNORE:
         return
     if found is Verdict.REJECT:
+        if before.reestablish is not None:  # the peer is up, we still check whether our state is old
+            return
         name = getattr(message, "NAME", kind.__name__)
         _react(turn, Misplaced(f"{name} is not expected now"))
         return

@@ -95,34 +95,38 @@ def on_channel_reestablish(turn: Turn, message: ChannelReestablish) -> None:
     if message.next_commitment_number == 0 and C_094.enabled:
         fail_channel(turn, "the peer asks for a force close (next_commitment_number 0)", quiet=True)
         return
-    if message.next_revocation_number == 0:
-        _compare(turn, message)
-        return
     known = message.next_revocation_number <= MAX_COMMITMENT_NUMBER
     require(known, C_095, "impossible next_revocation_number", offered=message.next_revocation_number)
-    turn.set(reestablish=message)
+    if message.next_revocation_number > channel.local_revoked:
+        turn.set(reestablish=message)  # is that a bluff? Only the signer can say; until then nothing else counts
+    else:
+        _compare(turn, message)
+    if message.next_revocation_number:
+        _check_secret(turn, message)
+
+
+def _check_secret(turn: Turn, message: ChannelReestablish) -> None:
+    number = message.next_revocation_number - 1
     turn.ask(
         CheckFutureSecret(
-            request_id=turn.request_id(OP_SECRET, message.next_revocation_number - 1),
-            setup=channel.setup,
-            number=message.next_revocation_number - 1,
+            request_id=turn.request_id(OP_SECRET, number),
+            setup=turn.channel.setup,
+            number=number,
             secret=message.your_last_per_commitment_secret,
         )
     )
 
 
-def on_secret_checked(turn: Turn, _request: CheckFutureSecret, answer: FutureSecret) -> None:
-    channel = turn.channel
-    message = channel.reestablish
+def on_secret_checked(turn: Turn, request: CheckFutureSecret, answer: FutureSecret) -> None:
+    require(answer.genuine, C_095, "wrong your_last_per_commitment_secret", number=request.number)
+    message = turn.channel.reestablish
     if message is None:
         return
     turn.set(reestablish=None)
-    require(answer.genuine, C_095, "wrong your_last_per_commitment_secret", number=message.next_revocation_number)
-    ahead = message.next_revocation_number > channel.local_revoked
-    if ahead and C_097.enabled:
+    if C_097.enabled:
         lose_data(turn, message.next_revocation_number)
-        return
-    _compare(turn, message)
+    else:
+        _compare(turn, message)
 
 
 def _compare(turn: Turn, message: ChannelReestablish) -> None:
