@@ -14,8 +14,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 JOBS ?= 2
 
-DISTRIBUTIONS := core plugins/cli plugins/regtest plugins/sqlite plugins/wallet signers/inmemory
-PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+PYPROJECTS := pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.toml signers/*/pyproject.toml)
+DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(filter %/pyproject.toml,$(PYPROJECTS)))
 EDITABLE := $(DISTRIBUTIONS:%=-e %)
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
