@@ -10,6 +10,7 @@ from leyden.testing.simulation import SimNode, Simulation
 from leyden.types import ChannelId, Msat, Sat
 
 CAPACITY = Sat(1_000_000)
+PUSH = Msat(300_000_000)
 FUNDS = Sat(5_000_000)
 
 
@@ -24,7 +25,7 @@ def fund(simulation: Simulation, node: SimNode, amount: Sat = FUNDS) -> None:
     simulation.mine(1)
 
 
-def start_opening(node: SimNode, remote: bytes, capacity: Sat = CAPACITY) -> list[object]:
+def start_opening(node: SimNode, remote: bytes, capacity: Sat = CAPACITY, push: Msat = PUSH) -> list[object]:
     """Begin to open; the list gets the channel id or the error."""
     answers: list[object] = []
     core = node.core
@@ -33,7 +34,7 @@ def start_opening(node: SimNode, remote: bytes, capacity: Sat = CAPACITY) -> lis
         peer = core.peers.get(remote)  # type: ignore[arg-type]
         if peer is None:
             raise AssertionError("not connected")
-        core.opener.open(peer, capacity, Msat(0), False, None, answers.append, answers.append)
+        core.opener.open(peer, capacity, push, False, None, answers.append, answers.append)
 
     core.engine.post(begin)
     node.simulation.settle()

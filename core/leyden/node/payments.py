@@ -42,6 +42,7 @@ from leyden.payments.records import (
 )
 from leyden.payments.send import explain_malformed
 from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, PaymentHash, Preimage
+from leyden.types.rules import C_075
 from leyden.wire.codec import decode_struct, encode_struct, rest, tlv, tlv_struct, u32, u64
 from leyden.wire.codec import sha256 as hash_field
 from leyden.wire.failures import (
@@ -234,6 +235,8 @@ class PaymentManager:
         self, mail: Mail, htlc: HtlcReceived, error: OnionError | CryptoError, shared: bytes | None
     ) -> None:
         """An onion nobody can read goes back as malformed (C-159); an unreadable payload as an ordinary failure."""
+        if not C_075.enabled:
+            return
         failure = error.failure if isinstance(error, OnionError) else None
         if shared is not None and failure is not None and not failure.CODE & BADONION:
             self._refuse(mail, shared, failure, str(error))
