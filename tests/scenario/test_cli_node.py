@@ -1,5 +1,6 @@
 """The node as a process: start, second start, signals, kill -9, foreign data; every verb over its socket."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leyden.bitcoin import Network
+from leyden_sqlite import SqliteStore
 
 LEYDEN = [sys.executable, "-m", "leyden_cli"]
 CHAIN = [sys.executable, "-m", "leyden_regtest"]
@@ -199,3 +202,21 @@ def test_stop_while_the_chain_is_away(tmp_path: Path) -> None:
     process.terminate()
     out, error = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, b""), error
+
+
+def test_fenced_node_stops(tmp_path: Path, chain: Path, start: Start) -> None:
+    """Somebody else opened the store: from then on this process must not commit anything."""
+    folder = make_node(tmp_path / "node", chain)
+    node = start(*LEYDEN, "start", "--dir", folder)
+    store = SqliteStore(Path(folder, "leyden.sqlite"))
+
+    async def take_over() -> None:
+        await store.open(Network.REGTEST)
+        await store.close()
+
+    asyncio.run(take_over())
+    assert leyden("invoice", "--dir", folder, "1000").returncode in (1, 3)
+    code, error = node.end(None)
+    assert code == 1
+    assert error.splitlines()[-1].startswith("leyden: the node had to stop: ")
+    assert "taken over" in error.splitlines()[-1]

@@ -21,6 +21,8 @@ from leyden_cli.services import load_registry, make_services
 log = structlog.get_logger("leyden.run")
 
 T = TypeVar("T")
+_PATIENCE = 5.0
+"""Seconds after which a start that waits for the chain is mentioned in the log."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +50,12 @@ async def _run(config: Config, ready: Callable[[Ready], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    patience = loop.call_later(
+        _PATIENCE, lambda: log.warning("still_starting", chain=config.services["chain_source"][0])
+    )
     try:
         node = await _unless(stopping, Node.start(config.node, services, dispatcher))
+        patience.cancel()
         if node is None:
             log.info("stopped_before_ready")
             return
@@ -60,6 +66,7 @@ async def _run(config: Config, ready: Callable[[Ready], None]) -> None:
     except OSError as error:
         raise CliError(f"the system refused: {error.strerror or error}") from error
     finally:
+        patience.cancel()
         await dispatcher.close()
 
 

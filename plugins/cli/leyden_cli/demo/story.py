@@ -96,7 +96,7 @@ class Story:
         await asyncio.gather(self.alice.start(), self.bob.start())
         for node in (self.alice, self.bob):
             self._progress.detail(f"{node.name} {node.ready.address}, process {node.child.pid}, log {node.child.log}")
-        step.note(f"alice {self.alice.node_id[:8]}…, bob {self.bob.node_id[:8]}…")
+        step.note(f"alice {self.alice.node_id[:8]}.., bob {self.bob.node_id[:8]}..")
 
     async def _fund(self, step: Step) -> dict[str, int]:
         for node, sat in ((self.alice, ALICE_SAT), (self.bob, BOB_SAT)):
@@ -237,7 +237,7 @@ class Story:
             on_chain=coins.unspent,
         )
         books.check()
-        step.note(f"closing transaction {coins.closing_txid[:8]}…")
+        step.note(f"closing transaction {coins.closing_txid[:8]}..")
         return books
 
     # -- asking the nodes --------------------------------------------------------------------------------------------
