@@ -1,0 +1,234 @@
+"""JSON-RPC over HTTP/1.1 on asyncio streams: kept connections, batches, typed errors."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import h11
+import msgspec
+from leyden.types import LeydenError, clean_text
+
+MAX_REPLY = 64 * 1024 * 1024
+WARMING_UP = -28
+
+
+class RpcUnavailable(LeydenError):
+    """bitcoind does not answer, or not yet (starting, warming up, restarting): worth trying again."""
+
+
+class RpcRefused(LeydenError):
+    """bitcoind answered with an error; ``code`` is its number."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        self.message = clean_text(message)
+        super().__init__(f"bitcoind refused: {self.message} (code {code})")
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """The cookie file, or a user with a password. Never shown."""
+
+    cookie_file: Path | None = None
+    user: str = ""
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credentials(cookie_file={self.cookie_file}, user={self.user!r})"
+
+    def header(self) -> str:
+        """For ``Authorization``; the cookie changes whenever bitcoind starts, so it is read each time."""
+        if self.cookie_file is None:
+            text = f"{self.user}:{self.password}"
+        else:
+            try:
+                text = self.cookie_file.read_text().strip()
+            except OSError as error:
+                raise RpcUnavailable(f"bitcoind's cookie {self.cookie_file}: {error.strerror}") from error
+        return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str
+
+
+class _Reply(msgspec.Struct):
+    id: int = 0
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: _Error | None = None
+
+
+_one = msgspec.json.Decoder(_Reply)
+_many = msgspec.json.Decoder(list[_Reply])
+
+
+class _Connection:
+    """One keep-alive connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._host = host
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)
+
+    async def post(self, path: str, body: bytes, authorization: str) -> tuple[int, bytes]:
+        request = h11.Request(
+            method="POST",
+            target=path,
+            headers=[
+                ("Host", self._host),
+                ("Authorization", authorization),
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+            ],
+        )
+        http = self._http
+        self._writer.write(
+            (http.send(request) or b"")
+            + (http.send(h11.Data(data=body)) or b"")
+            + (http.send(h11.EndOfMessage()) or b"")
+        )
+        await self._writer.drain()
+        status, parts, size = 0, [], 0
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                data = await self._reader.read(256 * 1024)
+                http.receive_data(data)
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                parts.append(bytes(event.data))
+                size += len(event.data)
+                if size > MAX_REPLY:
+                    raise RpcUnavailable("bitcoind's answer is too long")
+            elif isinstance(event, h11.EndOfMessage):
+                if http.our_state is h11.DONE and http.their_state is h11.DONE:
+                    http.start_next_cycle()
+                return status, b"".join(parts)
+            elif isinstance(event, h11.ConnectionClosed):
+                raise RpcUnavailable("bitcoind closed the connection")
+
+    @property
+    def reusable(self) -> bool:
+        return self._http.our_state is h11.IDLE and not self._writer.is_closing()
+
+    async def close(self) -> None:
+        """Returns when the socket is gone."""
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            pass  # the other end had closed it already
+
+
+class RpcClient:
+    """Calls by method name. At most ``connections`` requests are under way at once."""
+
+    def __init__(
+        self, url: str, credentials: Credentials, *, timeout_seconds: float = 30.0, connections: int = 4
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.hostname is None:
+            raise LeydenError(f"bitcoind's url must look like http://127.0.0.1:8332, not {url!r}")
+        self._host, self._port = parts.hostname, parts.port or 8332
+        self._path = parts.path or "/"
+        self._credentials = credentials
+        self._timeout = timeout_seconds
+        self._idle: list[_Connection] = []
+        self._room = asyncio.Semaphore(connections)
+        self._next_id = 0
+        self._closed = False
+
+    async def call(self, method: str, *params: Any) -> Any:
+        """The result, decoded. ``RpcRefused`` with bitcoind's error, ``RpcUnavailable`` when it cannot answer."""
+        status, body = await self._post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": params})
+        try:
+            reply = _one.decode(body)
+        except msgspec.MsgspecError as error:
+            raise _not_json(status) from error
+        return _result(reply)
+
+    async def batch(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
+        """One request for many calls of ``method``; results in order."""
+        if not params:
+            return []
+        first = self._next_id + 1
+        calls = [{"jsonrpc": "2.0", "id": self._id(), "method": method, "params": p} for p in params]
+        status, body = await self._post(calls)
+        try:
+            replies = _many.decode(body)
+        except msgspec.MsgspecError as error:
+            raise _not_json(status) from error
+        by_id = {reply.id: reply for reply in replies}
+        if len(by_id) != len(calls):
+            raise RpcUnavailable("bitcoind answered another number of calls")
+        return [_result(by_id[first + place]) for place in range(len(calls))]
+
+    def _id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    async def _post(self, message: object) -> tuple[int, bytes]:
+        body = msgspec.json.encode(message)
+        async with self._room:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._try(body)
+            except TimeoutError as error:
+                raise RpcUnavailable(f"bitcoind did not answer within {self._timeout:g} s") from error
+
+    async def _try(self, body: bytes) -> tuple[int, bytes]:
+        """On a kept connection first; one that bitcoind has closed meanwhile is replaced once."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                return await self._on(connection, body)
+            except (OSError, h11.RemoteProtocolError, RpcUnavailable):
+                continue
+        try:
+            reader, writer = await asyncio.open_connection(self._host, self._port)
+        except OSError as error:
+            raise RpcUnavailable(f"no bitcoind at {self._host}:{self._port}: {error.strerror or error}") from error
+        try:
+            return await self._on(_Connection(reader, writer, f"{self._host}:{self._port}"), body)
+        except (OSError, h11.RemoteProtocolError) as error:
+            raise RpcUnavailable(f"bitcoind broke the connection: {error}") from error
+
+    async def _on(self, connection: _Connection, body: bytes) -> tuple[int, bytes]:
+        try:
+            status, reply = await connection.post(self._path, body, self._credentials.header())
+        except BaseException:
+            await connection.close()
+            raise
+        if connection.reusable and not self._closed:
+            self._idle.append(connection)
+        else:
+            await connection.close()
+        if status == 401:
+            raise RpcUnavailable("bitcoind refuses our credentials: check cookie_file, or user and password_file")
+        if status == 503:
+            raise RpcUnavailable("bitcoind is too busy to answer")
+        return status, reply
+
+    async def close(self) -> None:
+        """Kept connections are closed; those under way close when they have their answer."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+
+def _not_json(status: int) -> RpcUnavailable:
+    return RpcUnavailable(f"what answers at bitcoind's address is no bitcoind (HTTP status {status})")
+
+
+def _result(reply: _Reply) -> Any:
+    if reply.error is None:
+        return msgspec.json.decode(reply.result)
+    if reply.error.code == WARMING_UP:
+        raise RpcUnavailable(f"bitcoind is starting: {clean_text(reply.error.message)}")
+    raise RpcRefused(reply.error.code, reply.error.message)

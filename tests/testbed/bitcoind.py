@@ -1,0 +1,154 @@
+"""A real bitcoind on regtest: fetched, started, driven by JSON-RPC, stopped by its pid.
+
+The packaged build is Bitcoin Knots with Core's policy switched on: a regtest engine for tests.
+"""
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.testbed.debian import Unavailable, loader, unpack
+
+PACKAGES = (
+    "bitcoin-knots",
+    *("libbsd0", "libc6", "libcom-err2", "libgcc-s1", "libgssapi-krb5-2", "libk5crypto3", "libkeyutils1", "libkrb5-3"),
+    *("libkrb5support0", "libmd0", "libnorm1t64", "libpgm-5.3-0t64", "libsodium26", "libsqlite3-0", "libssl3t64"),
+    *("libevent-core-2.1-7t64", "libevent-extra-2.1-7t64", "libevent-pthreads-2.1-7t64"),
+    *("libstdc++6", "libzmq5", "libzstd1", "zlib1g"),
+)
+START_SECONDS = 20
+
+
+class RpcError(Exception):
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        super().__init__(f"{message} (code {code})")
+
+
+def command() -> list[str]:
+    """How to run bitcoind: ``LEYDEN_BITCOIND``, one on PATH, or the fetched one."""
+    own = os.environ.get("LEYDEN_BITCOIND") or shutil.which("bitcoind")
+    if own:
+        return [own]
+    root = unpack("bitcoind", PACKAGES)
+    return [*loader(root), str(root / "usr/bin/bitcoind")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Bitcoind:
+    """One daemon with its own data folder. ``start`` waits until it answers; ``stop`` until it is gone."""
+
+    def __init__(self, folder: Path, *, options: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.zmq = f"ipc://{folder}/zmq"
+        self.user, self.password = "leyden", "leyden"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> "Bitcoind":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        flags = [
+            "-regtest",
+            f"-datadir={self.folder}",
+            "-server",
+            "-txindex=1",
+            "-dbcache=20",
+            "-addresstype=bech32",
+            "-fallbackfee=0.00001",
+            f"-rpcport={self.port}",
+            "-rpcbind=127.0.0.1",
+            "-rpcallowip=127.0.0.1",
+            f"-rpcuser={self.user}",
+            f"-rpcpassword={self.password}",
+            "-listen=0",
+            "-dnsseed=0",
+            "-fixedseeds=0",
+            "-discover=0",
+            f"-zmqpubsequence={self.zmq}",
+            f"-zmqpubrawblock={self.zmq}",
+            *self._options,
+        ]
+        words = command()
+        if "knots" in subprocess.run([*words, "-version"], capture_output=True, text=True, check=False).stdout.lower():
+            flags.append("-corepolicy=1")
+        log = (self.folder / "stdout.log").open("ab")
+        self._process = subprocess.Popen([*words, *flags], stdout=log, stderr=subprocess.STDOUT)
+        log.close()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.rpc("getblockchaininfo")
+                return self
+            except (OSError, RpcError):
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise Unavailable(f"bitcoind does not start: {self._tail()}") from None
+                time.sleep(0.05)
+
+    def _tail(self) -> str:
+        return (self.folder / "stdout.log").read_text(errors="replace")[-500:]
+
+    def rpc(self, method: str, *params: Any, wallet: str | None = None) -> Any:
+        path = "" if wallet is None else f"/wallet/{wallet}"
+        body = json.dumps({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+        token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            answer = json.load(error)
+        if answer["error"] is not None:
+            raise RpcError(answer["error"]["code"], answer["error"]["message"])
+        return answer["result"]
+
+    def make_wallet(self) -> None:
+        """A wallet with mature coins."""
+        self.rpc("createwallet", "miner", False, False, "", False, True, True)
+        self.mine(110)
+
+    def mine(self, count: int = 1) -> list[str]:
+        """To a fresh address, so that competing branches never repeat a block."""
+        blocks: list[str] = self.rpc("generatetoaddress", count, self.rpc("getnewaddress"))
+        return blocks
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            self.rpc_stop()
+        except (OSError, RpcError):
+            process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def rpc_stop(self) -> None:
+        self.rpc("stop")
