@@ -58,7 +58,11 @@ def offer(busy: BusyNode, node: SimNode, onion: bytes, *, expiry: int = 100, amo
         cltv_expiry=BlockHeight(core.chain.height + expiry),
         onion_routing_packet=onion,
     )
-    core.engine.post(lambda: core.channels.apply(actor, command) and None)
+
+    def add() -> None:
+        core.channels.apply(actor, command)
+
+    core.engine.post(add)
     busy.simulation.settle()
 
 
