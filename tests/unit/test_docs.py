@@ -132,7 +132,7 @@ def resolves(name: str) -> bool:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(names(page))], ids=relative)
 def test_names_of_modules_and_functions_exist(page: Path) -> None:
-    files = (".sqlite", ".toml", ".md")
+    files = (".sqlite", ".toml", ".md", ".sock", ".lock", ".log", ".py", ".json")
     assert not [name for name in names(page) if not name.endswith(files) and not resolves(name)]
 
 
