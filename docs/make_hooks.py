@@ -43,8 +43,9 @@ SERVICES = """\
 ## Services
 
 A service is made once at start by the factory that its plugin registered in `leyden_register_services`. The config
-names one provider per kind; the kinds marked with a star are capabilities of the key manager, which `key_manager` names
-together. Each section gives the methods that the object must have, as declared in `leyden.hooks.services`.
+names one provider per kind; the kinds marked with a star are capabilities of the key manager: the key `keys` names one
+provider for all of them, a key of their own overrides it. Each section gives the methods that the object must have, as
+declared in `leyden.hooks.services`.
 
 | config key | protocol |
 |---|---|
