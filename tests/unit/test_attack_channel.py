@@ -179,7 +179,6 @@ def test_an_id_used_again_after_a_reconnect_is_the_new_htlc(pair: ChannelPair) -
     assert is_sound(pair.b)
 
 
-@pytest.mark.xfail(strict=True, reason="HTLCs not yet in the peer's commitment are not counted")
 def test_dust_on_the_peers_commitment_only() -> None:
     """HTLCs that have outputs on ours but not on the peer's burn when the peer closes: their sum is bounded too."""
     mallory = ChannelPolicy(minimum_depth=1, dust_limit=Sat(9_999), max_dust_exposure_msat=Msat(10**12))
@@ -207,7 +206,7 @@ def test_the_connection_is_cut_after_each_message(cut: int) -> None:
     for end in pair.ends:
         pair.end_turn(end)
     for index in range(cut):
-        source = pair.a if index % 2 and pair.a.sent or not pair.b.sent else pair.b
+        source = pair.a if (index % 2 and pair.a.sent) or not pair.b.sent else pair.b
         if not pair.deliver(source, 1):
             break
         pair.end_turn(pair.other(source))
@@ -222,7 +221,6 @@ def test_the_connection_is_cut_after_each_message(cut: int) -> None:
     assert all(is_sound(end) for end in pair.ends)
 
 
-@pytest.mark.xfail(strict=True, reason="expired proposals are offered again")
 def test_an_update_that_expired_while_the_peer_was_away_does_not_close_the_channel(pair: ChannelPair) -> None:
     """An HTLC that was never signed for is dropped and reported instead of offered when it is too late."""
     pair.add(pair.a, 10_000_000)
@@ -284,10 +282,7 @@ def test_a_lie_at_reestablish_never_makes_us_give_up(pair: ChannelPair, lie: str
     assert pair.a.broadcasts[-1].kind is BroadcastKind.UNILATERAL_CLOSE
 
 
-@pytest.mark.parametrize(
-    "honest_first",
-    [True, pytest.param(False, marks=pytest.mark.xfail(strict=True, reason="any answer vouches for the message"))],
-)
+@pytest.mark.parametrize("honest_first", [True, False])
 def test_the_secret_of_one_message_does_not_vouch_for_another(pair: ChannelPair, honest_first: bool) -> None:
     """While a slow signer checks one secret, a second message tells another story; answers come in any order."""
     message = away(pair)
@@ -363,7 +358,6 @@ def test_a_closing_fee_taken_from_us_without_measure(pair: ChannelPair) -> None:
         assert not [b for b in pair.a.broadcasts if b.kind is BroadcastKind.MUTUAL_CLOSE]
 
 
-@pytest.mark.xfail(strict=True, reason="the proposer's dust limit decides alone")
 def test_our_output_is_not_left_out_of_the_close() -> None:
     """A peer with a high dust limit signs a close without our 9,000 sat: we do not complete it."""
     mallory = ChannelPolicy(minimum_depth=1, dust_limit=Sat(10_000))
@@ -388,7 +382,6 @@ def test_another_shutdown_script_than_the_one_committed_upfront(pair: ChannelPai
     assert pair.a.disconnects
 
 
-@pytest.mark.xfail(strict=True, reason="ChannelError leaves the step")
 def test_a_shutdown_that_our_own_script_does_not_suit() -> None:
     """The peer took a feature back between two connections: no exception leaves the step."""
     anysegwit = b"\x51\x20" + bytes(32)
@@ -405,7 +398,6 @@ def test_a_shutdown_that_our_own_script_does_not_suit() -> None:
 # -- funding -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="only AWAIT_CONFIRMATION is forgotten")
 def test_a_channel_that_was_never_funded_is_not_kept_for_ever() -> None:
     """Opened with a made-up outpoint, then failed by its own opener: the rows go when the funding cannot come."""
     pair = ChannelPair(SIGNERS[0], SIGNERS[1])
@@ -414,7 +406,6 @@ def test_a_channel_that_was_never_funded_is_not_kept_for_ever() -> None:
     pair.settle()
     pair.provide_funding()
     pair.settle()
-    assert pair.b.channel.lifecycle is Lifecycle.AWAIT_CONFIRMATION
     say(pair.b, ErrorMessage(channel_id=pair.b.channel.channel_id, data=b"bye"))
     pair.b.commit()
     height = BlockHeight(pair.b.env.height + pair.b.env.policy.funding_timeout)
@@ -426,7 +417,6 @@ def test_a_channel_that_was_never_funded_is_not_kept_for_ever() -> None:
 
 
 @pytest.mark.parametrize("closer", ["us", "the peer"])
-@pytest.mark.xfail(strict=True, reason="any confirmed output is judged as the funding")
 def test_another_output_told_as_the_funding_does_not_drop_a_channel_that_is_on_chain(closer: str) -> None:
     """The confirmed output is judged while the channel waits or runs, not when its money is already being swept."""
     pair = make_pair()

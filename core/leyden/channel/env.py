@@ -54,6 +54,8 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     # limits
     max_dust_exposure_msat: Msat = Msat(5_000_000)
     offered_htlc_grace: int = 3
+    late_proposal_margin: int = 18
+    """An HTLC that was never signed for is not offered again this many blocks before its expiry."""
     fulfilled_htlc_margin: int = 18
     """Close when an HTLC that we fulfilled is still there this many blocks before its expiry."""
     claim_margin: int = 36

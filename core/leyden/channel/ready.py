@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from leyden.bitcoin import TxOut
 from leyden.channel.events import BlockConnected, FundingConfirmed, FundingUnconfirmed
-from leyden.channel.state import Channel, Confirmation, Lifecycle
+from leyden.channel.state import OPERATING, Channel, Confirmation, Lifecycle
 from leyden.channel.turn import Turn
 from leyden.hooks.types import ChannelClosed, ChannelReadyEvent
 from leyden.types import ShortChannelId
@@ -21,6 +21,8 @@ def on_funding_confirmed(turn: Turn, event: FundingConfirmed) -> None:
     funding = channel.funding
     wanted = TxOut(value=funding.setup.funding_satoshis, script=funding.script)
     if event.output != wanted and C_032.enabled:
+        if channel.lifecycle not in OPERATING:
+            return  # on chain already: nothing that confirms now may make us forget what we still have to sweep
         turn.send_error("the funding output does not pay what was agreed")
         turn.alarm("funding", "the funding output of a channel does not pay what was agreed; the channel is dropped")
         _close_unfunded(turn, "funding output does not pay what was agreed")
@@ -99,7 +101,8 @@ def addressed_by(channel: Channel, scid: ShortChannelId) -> bool:
 def forget_if_unfunded(turn: Turn, event: BlockConnected) -> None:
     """A fundee waits two weeks for the funding, not for ever (C-034)."""
     channel = turn.channel
-    if channel.config.local_is_funder or channel.lifecycle is not Lifecycle.AWAIT_CONFIRMATION:
+    failed = channel.lifecycle is Lifecycle.FORCE_CLOSING and not channel.local_ready_sent  # it never had its depth
+    if channel.config.local_is_funder or not (failed or channel.lifecycle is Lifecycle.AWAIT_CONFIRMATION):
         return
     waited = event.height - channel.config.opened_height
     if channel.funding.confirmation is None and waited >= turn.env.policy.funding_timeout and C_034.enabled:

@@ -5,15 +5,18 @@ whether a secret is really ours. What was lost is sent again in its first order,
 signed, then ``shutdown``.
 """
 
+from msgspec.structs import replace
+
 from leyden.channel.dance import OP_RELEASE, OP_SIGN, release_request, repeat_signature_request
+from leyden.channel.effects import HtlcFailed
 from leyden.channel.fail import fail_channel, lose_data
 from leyden.channel.limits import LOCAL, REMOTE, with_computed_totals
 from leyden.channel.opening import abandon
 from leyden.channel.ready import channel_ready_message
 from leyden.channel.shutdown import after_reestablish, without_connection
-from leyden.channel.stages import without_uncommitted
-from leyden.channel.state import OPENING, Channel, FeeUpdate, Lifecycle, Link, LiveHtlc
-from leyden.channel.turn import Turn
+from leyden.channel.stages import is_unsigned, without_uncommitted
+from leyden.channel.state import OPENING, Channel, FeeUpdate, Lifecycle, Link, LiveHtlc, Stage
+from leyden.channel.turn import Misplaced, Turn
 from leyden.channel.updates import update_message
 from leyden.commitment import MAX_COMMITMENT_NUMBER
 from leyden.crypto import FIRST_INDEX
@@ -92,6 +95,8 @@ def make_reestablish(channel: Channel) -> ChannelReestablish:
 
 def on_channel_reestablish(turn: Turn, message: ChannelReestablish) -> None:
     channel = turn.channel
+    if channel.reestablish is not None:
+        raise Misplaced("a second channel_reestablish while the first is being checked")
     if message.next_commitment_number == 0 and C_094.enabled:
         fail_channel(turn, "the peer asks for a force close (next_commitment_number 0)", quiet=True)
         return
@@ -120,8 +125,8 @@ def _check_secret(turn: Turn, message: ChannelReestablish) -> None:
 def on_secret_checked(turn: Turn, request: CheckFutureSecret, answer: FutureSecret) -> None:
     require(answer.genuine, C_095, "wrong your_last_per_commitment_secret", number=request.number)
     message = turn.channel.reestablish
-    if message is None:
-        return
+    if message is None or message.next_revocation_number != request.number + 1:
+        return  # a secret vouches for the message that it came with and for no other
     turn.set(reestablish=None)
     if C_097.enabled:
         lose_data(turn, message.next_revocation_number)
@@ -153,6 +158,7 @@ def _compare(turn: Turn, message: ChannelReestablish) -> None:
     if _repeats_channel_ready(channel, expected):
         turn.send(channel_ready_message(channel))
     _retransmit(turn, lost_revocation=theirs == revoked - 1, lost_commitment=expected == number)
+    _drop_late_proposals(turn)
     _propose_again(turn)
     after_reestablish(turn)
 
@@ -187,6 +193,22 @@ def _repeat_commitment(turn: Turn) -> None:
     request = repeat_signature_request(turn.channel, turn.request_id(OP_SIGN, turn.channel.remote_number))
     turn.hold_place(request.request_id)
     turn.ask(request)
+
+
+def _drop_late_proposals(turn: Turn) -> None:
+    """HTLCs that we never signed for fail here once they are about to expire: offered now, their deadline would close
+    the channel. Ids have no gaps, so those proposed after the first of them go too."""
+    channel = turn.channel
+    limit = turn.env.height + turn.env.policy.late_proposal_margin
+    late = [h.id for h in channel.local_htlcs.values() if h.stage == Stage.ADD_PROPOSED and h.cltv_expiry <= limit]
+    if not late:
+        return
+    first = min(late)
+    for id in sorted(id for id in channel.local_htlcs if id >= first):
+        turn.deliver(HtlcFailed(id=id))
+    kept = {id: htlc for id, htlc in channel.local_htlcs.items() if id < first}
+    channel = with_computed_totals(replace(channel, local_htlcs=kept, next_local_id=first))
+    turn.channel = replace(channel, unsigned=is_unsigned(channel))
 
 
 def _propose_again(turn: Turn) -> None:

@@ -23,6 +23,8 @@ from leyden.wire import Shutdown as ShutdownMessage
 
 OP_CLOSE = "sign_close"
 TIMER = "closing"
+MOST_LEFT_OUT = Sat(546)
+"""Up to here the peer's dust limit may take our output out of the close; a higher one burns money that is ours."""
 
 
 # -- shutdown ----------------------------------------------------------------------------------------------------------
@@ -88,7 +90,11 @@ def on_shutdown_message(turn: Turn, message: ShutdownMessage) -> None:
     require(allowed, C_062, "shutdown script in a form that is not allowed", offered=script)
     turn.set_shutdown(received=True, remote_script=script)
     if not channel.shutdown.wanted:
-        turn.set_shutdown(wanted=True, local_script=_own_script(turn, b""), initiator=REMOTE)
+        try:
+            ours = _own_script(turn, b"")
+        except ChannelError as error:  # the peer no longer offers the feature that our script needs
+            raise Misplaced(f"we cannot answer: {error.message}") from error
+        turn.set_shutdown(wanted=True, local_script=ours, initiator=REMOTE)
         turn.publish(ChannelClosing(channel_id=channel.channel_id, initiator="remote", reason="cooperative close"))
 
 
@@ -172,7 +178,8 @@ def _values(channel: Channel, fee: Sat, proposer: Side) -> tuple[Sat, Sat] | Non
     if local < 0 or remote < 0:
         return None
     least = channel.config.terms(proposer).dust_limit
-    local, remote = Sat(local if local >= least else 0), Sat(remote if remote >= least else 0)
+    ours = least if proposer is LOCAL else min(least, MOST_LEFT_OUT)
+    local, remote = Sat(local if local >= ours else 0), Sat(remote if remote >= least else 0)
     return (local, remote) if local or remote else None
 
 

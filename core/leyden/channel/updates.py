@@ -338,8 +338,15 @@ def _exceeds_dust(turn: Turn, amount: Msat, trimmed_local: bool) -> bool:
         return False
     if trimmed_local and channel.local_next.dust_msat + channel.unacked.dust_msat + amount > limit:
         return True
-    trimmed_remote = is_trimmed(channel, REMOTE, REMOTE, amount, next_feerate(channel, REMOTE))
-    return trimmed_remote and channel.remote_next.dust_msat + amount > limit
+    feerate = next_feerate(channel, REMOTE)
+    if not is_trimmed(channel, REMOTE, REMOTE, amount, feerate):
+        return False
+    coming = sum(
+        htlc.amount_msat
+        for htlc in channel.remote_htlcs.values()  # not in the totals of the peer's commitment before we revoked
+        if htlc.stage <= Stage.ADD_SIGNED_BY_OFFERER and is_trimmed(channel, REMOTE, REMOTE, htlc.amount_msat, feerate)
+    )
+    return channel.remote_next.dust_msat + coming + amount > limit
 
 
 def on_update_fulfill_htlc(turn: Turn, message: UpdateFulfillHtlc) -> None:
