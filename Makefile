@@ -22,11 +22,13 @@ SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 BENCHMARKS ?= curve commitment channel_cycle store pay_pair
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-docs demo test check bench docs lint fast-test crash checklist clean
+.PHONY: help setup setup-docs demo testbed test test-testbed check bench docs lint fast-test crash checklist clean
 
 help: ## what there is (the default)
-	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (DEMO_ARGS=...)'
+	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (CHAIN=bitcoind, DEMO_ARGS=...)'
+	@echo 'make testbed   fetch the real counterparts that tests run against'
 	@echo 'make test      the whole test suite (PYTEST_ARGS=...)'
+	@echo 'make test-testbed  the plugins against their real counterparts'
 	@echo 'make check     linters, types, layers and a fast part of the tests'
 	@echo 'make docs      the documentation, warnings are errors: docs/_build/html/index.html'
 	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
@@ -58,11 +60,23 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 setup: $(VENV)/.installed
 setup-docs: $(VENV)/.installed-docs
 
-demo: setup ## two nodes, one channel, real payments
-	$(VENV)/bin/leyden demo $(DEMO_ARGS)
+CHAIN ?= regtest
+demo: setup ## two nodes, one channel, real payments (CHAIN=bitcoind: on a real bitcoind)
+ifeq ($(CHAIN),bitcoind)
+	LEYDEN_BITCOIND="$${LEYDEN_BITCOIND:-$$($(PY) -m tests.testbed bitcoind)}" \
+	  $(VENV)/bin/leyden demo --chain bitcoind $(DEMO_ARGS)
+else
+	$(VENV)/bin/leyden demo --chain $(CHAIN) $(DEMO_ARGS)
+endif
+
+testbed: setup ## fetch the real counterparts of the tests (bitcoind; no root needed)
+	$(PY) -m tests.testbed
 
 test: setup ## everything
-	$(PY) -m pytest -n $(JOBS) --require-kernel-verdicts $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) -m 'not testbed' --require-kernel-verdicts $(PYTEST_ARGS)
+
+test-testbed: setup ## the plugins against their real counterparts
+	$(PY) -m pytest -m testbed $(PYTEST_ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .
@@ -72,7 +86,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 
 fast-test: setup
-	$(PY) -m pytest -q -n $(JOBS) -m 'not slow' --require-kernel-verdicts tests/vectors tests/unit
+	$(PY) -m pytest -q -n $(JOBS) -m 'not slow and not testbed' --require-kernel-verdicts tests/vectors tests/unit
 
 check: lint fast-test ## what to run before every commit
 

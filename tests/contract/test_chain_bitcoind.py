@@ -15,6 +15,7 @@ from leyden.types import BlockHash, BlockHeight, OutPoint, Sat, Txid
 from leyden_bitcoind import BitcoindNode, Credentials, RpcClient, RpcRefused, RpcUnavailable
 from leyden_bitcoind.news import News
 
+from tests.testbed import start_or_skip
 from tests.testbed.bitcoind import Bitcoind
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
-    bitcoind = Bitcoind(tmp_path_factory.mktemp("bitcoind")).start()
+    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("bitcoind")).start())
     bitcoind.make_wallet()
     yield bitcoind
     bitcoind.stop()

@@ -1,19 +1,27 @@
-"""``python -m tests.testbed``: fetch every counterpart now and print how to run it."""
+"""``python -m tests.testbed [bitcoind]``: fetch the counterparts now and print how each is run."""
 
+import shlex
 import sys
 
 from tests.testbed import bitcoind
 from tests.testbed.debian import Unavailable
 
+COUNTERPARTS = {"bitcoind": bitcoind.command}
 
-def main() -> int:
-    try:
-        print("bitcoind:", " ".join(bitcoind.command()))
-    except Unavailable as error:
-        print(f"bitcoind: not available: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+def main(names: list[str]) -> int:
+    """With one name, its command alone; without any, a line for each."""
+    failed = False
+    for name in names or COUNTERPARTS:
+        try:
+            command = shlex.join(COUNTERPARTS[name]())
+        except Unavailable as error:
+            print(f"{name}: not available: {error}", file=sys.stderr)
+            failed = True
+            continue
+        print(command if names else f"{name}: {command}")
+    return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

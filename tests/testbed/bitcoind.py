@@ -6,6 +6,7 @@ The packaged build is Bitcoin Knots with Core's policy switched on: a regtest en
 import base64
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -35,8 +36,11 @@ class RpcError(Exception):
 
 def command() -> list[str]:
     """How to run bitcoind: ``LEYDEN_BITCOIND``, one on PATH, or the fetched one."""
-    own = os.environ.get("LEYDEN_BITCOIND") or shutil.which("bitcoind")
-    if own:
+    named = shlex.split(os.environ.get("LEYDEN_BITCOIND", ""))
+    if named:
+        return named
+    own = shutil.which("bitcoind")
+    if own is not None:
         return [own]
     root = unpack("bitcoind", PACKAGES)
     return [*loader(root), str(root / "usr/bin/bitcoind")]

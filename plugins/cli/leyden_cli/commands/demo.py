@@ -22,13 +22,16 @@ from leyden_cli.folder import make_private_folder
 
 if TYPE_CHECKING:
     from leyden_cli.demo.books import Books
+    from leyden_cli.demo.processes import DemoChain
 
 _SECONDS = 240.0
+_CHAINS = {"regtest": "leyden_regtest", "bitcoind": "leyden_bitcoind"}
+"""What the demo can run on, and the package it needs besides the embedded chain's."""
 
 
 @click.command()
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Work in this new folder and keep it.")
-@click.option("--chain", type=click.Choice(["regtest"]), default="regtest", show_default=True, help="Which chain.")
+@click.option("--chain", type=click.Choice(list(_CHAINS)), default="regtest", show_default=True, help="Which chain.")
 @click.option("--verbose", is_flag=True, help="Tell more.")
 def demo(keep: Path | None, chain: str, verbose: bool) -> None:
     """Two nodes open a channel, pay each other, survive a kill -9, and close.
@@ -36,12 +39,13 @@ def demo(keep: Path | None, chain: str, verbose: bool) -> None:
     The chain and the nodes are three processes in a temporary folder. The last line begins with `demo ok:` if every
     payment and every satoshi is accounted for.
     """
-    if util.find_spec("leyden_regtest") is None:
-        raise ConfigError("the demo needs the embedded chain: pip install 'leyden[demo]'")
+    for package in ("leyden_regtest", _CHAINS[chain]):
+        if util.find_spec(package) is None:
+            raise ConfigError(f"the demo needs {package.replace('_', '-')}: pip install 'leyden[demo]'")
     folder = _new_folder(keep)
     failed = False
     try:
-        asyncio.run(_run(folder, Progress(Console(highlight=False), verbose)))
+        asyncio.run(_run(folder, Progress(Console(highlight=False), verbose), chain))
     except LeydenError as error:
         failed = True
         raise DemoFailed(f"demo failed: {error} (logs in {folder})") from error
@@ -60,11 +64,21 @@ def _new_folder(keep: Path | None) -> Path:
     return folder
 
 
-async def _run(folder: Path, progress: Progress) -> None:
+def _make_chain(name: str, folder: Path) -> "DemoChain":
+    if name == "bitcoind":
+        from leyden_cli.demo.bitcoind import BitcoindChain
+
+        return BitcoindChain(folder)
+    from leyden_cli.demo.processes import Chain
+
+    return Chain(folder)
+
+
+async def _run(folder: Path, progress: Progress, chain: str) -> None:
     from leyden_cli.demo.story import Story  # needs leyden-regtest, which was looked for by now
 
     began = time.monotonic()
-    story = Story(folder, progress)
+    story = Story(folder, progress, _make_chain(chain, folder))
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

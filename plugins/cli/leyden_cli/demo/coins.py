@@ -1,11 +1,10 @@
 """What the chain itself knows about the demo's money: fees of transactions, and outputs that are still unspent."""
 
 import msgspec
-from leyden.bitcoin import Transaction, parse_transaction
-from leyden_regtest import protocol as chain
+from leyden.bitcoin import Transaction
 
 from leyden_cli.demo.errors import DemoFailed
-from leyden_cli.demo.processes import Chain
+from leyden_cli.demo.processes import DemoChain
 
 
 class Coins(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,41 +16,37 @@ class Coins(msgspec.Struct, frozen=True, kw_only=True):
     closing_txid: str
 
 
-async def count_coins(server: Chain, faucet_txids: list[str], funding_txid: str, funding_vout: int) -> Coins:
-    """Ask the chain server for the transactions of the demo and for each of their outputs."""
-    spender = await server.find_spender(funding_txid, funding_vout)
-    if spender is None or spender.height is None:
+async def count_coins(chain: DemoChain, faucet_txids: list[str], funding_txid: str, funding_vout: int) -> Coins:
+    """Ask the chain for the transactions of the demo and for each of their outputs."""
+    spender = await chain.find_spender(funding_txid, funding_vout)
+    if spender is None or not spender.confirmed:
         raise DemoFailed("the closing transaction is not in the chain")
-    faucet_script = bytes.fromhex((await server.ask(chain.GetInfo(), chain.ChainInfo)).faucet_script)
     unspent = 0
     for txid in (*faucet_txids, funding_txid, spender.txid):
-        tx = await _transaction(server, txid)
+        tx = await _transaction(chain, txid)
         for vout, output in enumerate(tx.outputs):
-            if output.script != faucet_script:
-                unspent += await _value_if_unspent(server, txid, vout)
+            if not await chain.is_its_own(output.script):
+                unspent += await chain.value_if_unspent(txid, vout)
     return Coins(
-        funding_fee=await _fee(server, funding_txid),
-        closing_fee=await _fee(server, spender.txid),
+        funding_fee=await _fee(chain, funding_txid),
+        closing_fee=await _fee(chain, spender.txid),
         unspent=unspent,
         closing_txid=spender.txid,
     )
 
 
-async def _transaction(server: Chain, txid: str) -> Transaction:
-    found = await server.ask(chain.FindTransaction(txid=txid), chain.TransactionResult)
-    return parse_transaction(bytes.fromhex(found.transaction))
+async def _transaction(chain: DemoChain, txid: str) -> Transaction:
+    found = await chain.transaction(txid)
+    if found is None:
+        raise DemoFailed(f"the chain does not know transaction {txid}")
+    return found
 
 
-async def _fee(server: Chain, txid: str) -> int:
+async def _fee(chain: DemoChain, txid: str) -> int:
     """What the inputs of a transaction are worth more than its outputs."""
-    tx = await _transaction(server, txid)
+    tx = await _transaction(chain, txid)
     spent = 0
     for entry in tx.inputs:
-        earlier = await _transaction(server, entry.prevout.txid[::-1].hex())
+        earlier = await _transaction(chain, entry.prevout.txid[::-1].hex())
         spent += earlier.outputs[entry.prevout.vout].value
     return spent - sum(output.value for output in tx.outputs)
-
-
-async def _value_if_unspent(server: Chain, txid: str, vout: int) -> int:
-    found = await server.ask(chain.FindUtxo(txid=txid, vout=vout), chain.UtxoResult)
-    return found.sat if found.status == "found" else 0

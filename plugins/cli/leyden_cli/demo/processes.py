@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
+from leyden.bitcoin import Transaction, parse_transaction
 from leyden_regtest import protocol as chain
 from leyden_regtest.client import call
 from leyden_regtest.errors import ChainError
@@ -29,8 +31,15 @@ class Child:
         self.log = log
         self._process: asyncio.subprocess.Process | None = None
 
+    async def run(self, command: Sequence[str]) -> None:
+        """Start any program; all it says goes to the log."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
     async def spawn(self, arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
-        """Start it; the readiness line. ``DemoFailed`` with the last words of one that ended instead."""
+        """Start a Python module; the readiness line. ``DemoFailed`` with the last words of one that ended instead."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -85,8 +94,55 @@ class Child:
             raise DemoFailed(f"{self.name} did not stop within {STOP_SECONDS:g} s") from None
 
 
+class Spender(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction that spends an output; ``confirmed`` once it is in a block."""
+
+    txid: str
+    confirmed: bool
+
+
+class DemoChain(Protocol):
+    """What the demo asks of the chain it runs on."""
+
+    child: "Child"
+    service: str
+    """Name of the nodes' chain source."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None:
+        """Let go of connections; the process is ended through ``child``."""
+        ...
+
+    def settings(self) -> Mapping[str, object]:
+        """The nodes' settings for ``service``."""
+        ...
+
+    async def mine(self, blocks: int) -> None: ...
+
+    async def height(self) -> int: ...
+
+    async def faucet(self, address: str, sat: int) -> str:
+        """The txid of the payment, which waits for the next block."""
+        ...
+
+    async def transaction(self, txid: str) -> Transaction | None:
+        """From the mempool or a block."""
+        ...
+
+    async def find_spender(self, txid: str, vout: int) -> Spender | None: ...
+
+    async def value_if_unspent(self, txid: str, vout: int) -> int: ...
+
+    async def is_its_own(self, script: bytes) -> bool:
+        """Whether an output belongs to the faucet, not to a node."""
+        ...
+
+
 class Chain:
     """``leyden-regtest serve`` and what the demo asks of it."""
+
+    service = "regtest"
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "chain.sock"
@@ -98,23 +154,37 @@ class Chain:
             ("leyden_regtest", "serve", "--dir", str(self._folder), "--socket", str(self.socket)), {}
         )
 
+    async def close(self) -> None:
+        """Requests keep no connection."""
+
     async def ask(self, request: chain.AnyRequest, result: type[T]) -> T:
         try:
             return await call(self.socket, request, result)
         except ChainError as error:
             raise DemoFailed(f"the chain refuses: {error}") from None
 
-    async def find_spender(self, txid: str, vout: int) -> chain.TransactionResult | None:
-        answer = await self.ask(chain.FindSpender(txid=txid, vout=vout), msgspec.Raw)
-        return msgspec.json.decode(answer, type=chain.TransactionResult | None)
+    def settings(self) -> Mapping[str, object]:
+        return {"socket": str(self.socket)}
 
-    async def knows(self, txid: str) -> bool:
-        """Whether a transaction is in the mempool or in a block."""
+    async def find_spender(self, txid: str, vout: int) -> Spender | None:
+        answer = await self.ask(chain.FindSpender(txid=txid, vout=vout), msgspec.Raw)
+        found = msgspec.json.decode(answer, type=chain.TransactionResult | None)
+        return None if found is None else Spender(txid=found.txid, confirmed=found.height is not None)
+
+    async def transaction(self, txid: str) -> Transaction | None:
         try:
-            await call(self.socket, chain.FindTransaction(txid=txid), chain.TransactionResult)
+            found = await call(self.socket, chain.FindTransaction(txid=txid), chain.TransactionResult)
         except ChainError:
-            return False
-        return True
+            return None
+        return parse_transaction(bytes.fromhex(found.transaction))
+
+    async def value_if_unspent(self, txid: str, vout: int) -> int:
+        found = await self.ask(chain.FindUtxo(txid=txid, vout=vout), chain.UtxoResult)
+        return found.sat if found.status == "found" else 0
+
+    async def is_its_own(self, script: bytes) -> bool:
+        info = await self.ask(chain.GetInfo(), chain.ChainInfo)
+        return script == bytes.fromhex(info.faucet_script)
 
     async def mine(self, blocks: int) -> None:
         await self.ask(chain.Mine(blocks=blocks), list[str])
@@ -177,3 +247,10 @@ async def wait_until(what: str, check: Callable[[], Awaitable[bool]], seconds: f
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise DemoFailed(f"waited {seconds:g} s in vain: {what}") from None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

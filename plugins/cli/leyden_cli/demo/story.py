@@ -1,7 +1,6 @@
 """What happens in the demo, step by step. Every step checks its outcome; the first wrong one ends the demo."""
 
 import asyncio
-import socket
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from leyden_cli.demo.books import Books, Side
 from leyden_cli.demo.coins import count_coins
 from leyden_cli.demo.errors import DemoFailed, expect
 from leyden_cli.demo.plugin import HELD, HOLD_VARIABLE, UNWANTED
-from leyden_cli.demo.processes import Chain, DemoNode, wait_until
+from leyden_cli.demo.processes import DemoChain, DemoNode, free_port, wait_until
 from leyden_cli.demo.progress import Progress, Step
 from leyden_cli.errors import CliError
 from leyden_cli.initialize import initialize_node
@@ -31,13 +30,13 @@ _HEAD_START = 0.004
 
 
 class Story:
-    """Run it once: ``books = await Story(folder, progress).run()``; ``await end()`` whatever happened."""
+    """Run it once: ``books = await Story(folder, progress, chain).run()``; ``await end()`` whatever happened."""
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: Progress, chain: DemoChain) -> None:
         self._progress = progress
         self._hold = folder / "hold"
         environment = {HOLD_VARIABLE: str(self._hold)}
-        self.chain = Chain(folder)
+        self.chain = chain
         self.alice = DemoNode("alice", folder, environment)
         self.bob = DemoNode("bob", folder, environment)
         self._funding_txid = ""
@@ -77,6 +76,7 @@ class Story:
 
     async def end(self) -> None:
         """Leave no process behind."""
+        await self.chain.close()
         for child in (self.alice.child, self.bob.child, self.chain.child):
             await child.kill()
 
@@ -84,12 +84,12 @@ class Story:
 
     async def _start(self, step: Step) -> None:
         await self.chain.start()
-        tables = {"regtest": {"socket": str(self.chain.socket)}}
+        tables = {self.chain.service: self.chain.settings()}
         for node, plugins in ((self.alice, []), (self.bob, ["demo"])):
             initialize_node(
                 node.folder,
-                chain_source="regtest",
-                listen=f"127.0.0.1:{_free_port()}",
+                chain_source=self.chain.service,
+                listen=f"127.0.0.1:{free_port()}",
                 plugins=plugins,
                 tables=tables,
             )
@@ -117,12 +117,15 @@ class Story:
         channel = await self._channel(self.alice)
         txid, _, vout = (channel.funding or "").partition(":")
         self._funding_txid, self._funding_vout = txid, int(vout)
-        await wait_until("the funding transaction is broadcast", lambda: self.chain.knows(txid))
+        await wait_until("the funding transaction is broadcast", lambda: self._is_known(txid))
         await self._mine(DEPTH)
         await self._until_usable()
         channel = await self._channel(self.alice)
         expect(channel.remote_msat == PUSH_SAT * 1000, "the push did not arrive")
         step.note(f"channel {channel.short_channel_id}, {DEPTH} blocks deep")
+
+    async def _is_known(self, txid: str) -> bool:
+        return await self.chain.transaction(txid) is not None
 
     async def _pay_in_turn(self, step: Step) -> None:
         began = time.monotonic()
@@ -312,10 +315,3 @@ async def _is_paid(payee: DemoNode, payment_hash: str) -> bool:
     if len(found) != 1:
         raise DemoFailed(f"{payee.name} forgot an invoice")
     return found[0].status == "paid"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
