@@ -1,14 +1,22 @@
 """What is wrong with an onion, together with the failure that BOLT 4 wants returned for it."""
 
 from leyden.types import Rule, RuleViolation
-from leyden.wire.failures import Failure, FailureCode, InvalidOnionHmac, InvalidOnionKey, InvalidOnionVersion
+from leyden.wire.failures import (
+    Failure,
+    FailureCode,
+    InvalidOnionBlinding,
+    InvalidOnionHmac,
+    InvalidOnionKey,
+    InvalidOnionVersion,
+)
 
 
 class OnionError(RuleViolation):
     """An onion that cannot be built, opened or read. It costs one HTLC (or onion message), never the connection.
 
     ``failure`` is what to return; None where nobody else is involved (our own onion did not fit). One with
-    ``sha256_of_onion`` (the BADONION codes) goes into ``update_fail_malformed_htlc``; any other one is encoded by
+    ``sha256_of_onion`` (the BADONION codes) goes into ``update_fail_malformed_htlc``; any other one, and
+    ``invalid_onion_blinding`` at the introduction node of a blinded path, is encoded by
     ``leyden.wire.failures.encode_failure``, wrapped by ``make_failure`` and sent in ``update_fail_htlc``.
     """
 
@@ -24,6 +32,6 @@ class OnionError(RuleViolation):
     @property
     def sha256_of_onion(self) -> bytes | None:
         """Digest of the packet as it arrived, if the failure is one of the malformed ones."""
-        if isinstance(self.failure, InvalidOnionVersion | InvalidOnionHmac | InvalidOnionKey):
+        if isinstance(self.failure, InvalidOnionVersion | InvalidOnionHmac | InvalidOnionKey | InvalidOnionBlinding):
             return self.failure.sha256_of_onion
         return None
