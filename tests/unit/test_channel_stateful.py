@@ -58,6 +58,9 @@ class PairMachine(RuleBasedStateMachine):
     def end(self, first: bool) -> ChannelEnd:
         return self.pair.a if first else self.pair.b
 
+    def refused(self, error: ChannelError) -> None:
+        assert error.code.value in EXPECTED_REFUSALS, error
+
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     @rule(first=st.booleans(), amount=st.sampled_from([1, 1_000, 353_999, 354_000, 5_000_000, 50_000_000, 300_000_000]))
@@ -68,7 +71,7 @@ class PairMachine(RuleBasedStateMachine):
         try:
             id = self.pair.add(end, amount, preimage)
         except ChannelError as error:
-            assert error.code.value in EXPECTED_REFUSALS, error
+            self.refused(error)
             return
         self.preimages[sha256(preimage)] = preimage
         self.offered[end.name, id] += 1
@@ -96,7 +99,7 @@ class PairMachine(RuleBasedStateMachine):
         try:
             self.pair.a.do(ev.UpdateFee(feerate=FeeRatePerKw(feerate)))
         except ChannelError as error:
-            assert error.code.value in EXPECTED_REFUSALS, error
+            self.refused(error)
 
     @rule(first=st.booleans(), limit=st.integers(1, 4))
     def deliver(self, first: bool, limit: int) -> None:

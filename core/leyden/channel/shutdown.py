@@ -291,8 +291,8 @@ def _decide(turn: Turn, theirs: CloseOffer) -> Sat:
     if lowest <= fee <= highest:
         return fee
     reference = ours.fee if ours is not None else target
-    answer = Sat((fee + reference) // 2)
-    possible = lowest <= answer <= highest and answer not in (fee, reference)
+    answer = Sat(max(lowest, min((fee + reference) // 2, highest)))
+    possible = min(fee, reference) < answer < max(fee, reference)
     if ours is None and not possible:
         answer, possible = target, target != fee
     require(possible, C_069, "no fee is possible for both", offered=fee, allowed=f"{lowest}..{highest}")
