@@ -7,7 +7,7 @@ import msgspec
 
 from leyden.bitcoin.encoding import read_varint, write_varint
 from leyden.bitcoin.errors import BitcoinError
-from leyden.crypto import sha256d
+from leyden.crypto import sha256, sha256d
 from leyden.types import MAX_MONEY_SAT, OutPoint, Sat, Txid
 
 SEQUENCE_FINAL = 0xFFFFFFFF
@@ -111,22 +111,37 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         parts += [output.serialize() for output in self.outputs]
         return parts
 
-    # BIP 143 needs these three once per transaction, not once per input.
+    # Digests need these once per transaction, not once per input: taproot the single hash, segwit version 0 the double.
+
+    @cached_property
+    def prevouts_sha256(self) -> bytes:
+        """SHA-256 over all outpoints spent (BIP 341)."""
+        return sha256(b"".join([serialize_outpoint(i.prevout) for i in self.inputs]))
+
+    @cached_property
+    def sequences_sha256(self) -> bytes:
+        """SHA-256 over all input sequences (BIP 341)."""
+        return sha256(b"".join([pack_u32(i.sequence) for i in self.inputs]))
+
+    @cached_property
+    def outputs_sha256(self) -> bytes:
+        """SHA-256 over all outputs (BIP 341)."""
+        return sha256(b"".join([output.serialize() for output in self.outputs]))
 
     @cached_property
     def prevouts_hash(self) -> bytes:
         """Double SHA-256 over all outpoints spent (BIP 143)."""
-        return sha256d(b"".join([serialize_outpoint(i.prevout) for i in self.inputs]))
+        return sha256(self.prevouts_sha256)
 
     @cached_property
     def sequences_hash(self) -> bytes:
         """Double SHA-256 over all input sequences (BIP 143)."""
-        return sha256d(b"".join([pack_u32(i.sequence) for i in self.inputs]))
+        return sha256(self.sequences_sha256)
 
     @cached_property
     def outputs_hash(self) -> bytes:
         """Double SHA-256 over all outputs (BIP 143)."""
-        return sha256d(b"".join([output.serialize() for output in self.outputs]))
+        return sha256(self.outputs_sha256)
 
 
 def pack_u32(value: int) -> bytes:
