@@ -15,17 +15,12 @@ REQUIRED_AREAS: tuple[str, ...] = (
 """Headings of ``docs/spec/checklist.md`` (without the BOLT in brackets where that is not ambiguous)."""
 
 EXCEPTED: dict[str, str] = {
-    "C-021": "dual funding is not offered, so it cannot be negotiated",
-    "C-033": "option_scid_alias is not offered",
     "C-064": "simple close is not offered",
     "C-065": "simple close is not offered",
     "C-066": "simple close is not offered",
     "C-067": "simple close is not offered",
     "C-068": "simple close is not offered",
-    "C-076": "forwarding is not built",
-    "C-077": "forwarding is not built",
     "C-078": "forwarding is not built",
-    "C-079": "forwarding is not built",
     "C-083": "forwarding is not built",
     "C-084": "route blinding is not offered",
     "C-085": "attribution data is not offered",
