@@ -267,7 +267,6 @@ def test_four_openings_without_funding_per_peer(busy: BusyNode) -> None:
     assert [c.channel_id for c in channels(busy.node)] == [busy.channel_id]
 
 
-@pytest.mark.xfail(strict=True, reason="channels whose funding was never seen are not counted")
 def test_four_channels_with_a_funding_nobody_has_seen_per_peer(busy: BusyNode) -> None:
     """Signing first commitments for fundings that never come costs us rows: it is bounded like openings."""
     for _ in range(MAX_UNFUNDED_PER_PEER + 3):
