@@ -211,6 +211,8 @@ ORDERS = [
     pytest.param(replace(OFFER, offer_quantity_max=None), 1, None, id="quantity not allowed"),
     pytest.param(replace(OFFER, offer_quantity_max=0), 0, None, id="zero of unlimited"),
     pytest.param(TIP_JAR, None, None, id="no amount anywhere"),
+    pytest.param(TIP_JAR, None, 0, id="an amount of zero"),
+    pytest.param(replace(OFFER, offer_quantity_max=0), 2**63, None, id="more than all the money"),
 ]
 
 
@@ -322,6 +324,7 @@ def payout() -> InvoiceRequest:
     "changes",
     [
         {"invreq_amount": None},
+        {"invreq_amount": 0},
         {"offer_chains": (BITCOIN,)},
         {"offer_metadata": b"x"},
         {"offer_currency": "USD"},

@@ -22,7 +22,7 @@ from leyden.invoice.bolt12.records import (
 from leyden.invoice.bolt12.signature import REQUEST_NAME, SIGNATURE_TYPES, is_signed_by, signing_digest
 from leyden.invoice.bolt12.text import REQUEST_PREFIX, decode_text, encode_text
 from leyden.invoice.errors import refuse_unless
-from leyden.types import Rule
+from leyden.types import MAX_MONEY_MSAT, Rule
 from leyden.types.rules import C_256, C_259, C_260, C_261, C_262, C_263, C_266
 from leyden.wire.bolt12 import Bip353Name, InvoiceRequest, Offer
 from leyden.wire.codec import encode_struct
@@ -158,7 +158,7 @@ def check_request(request: InvoiceRequest, *, known: Features = NO_FEATURES) -> 
 
 def _check_payout(request: InvoiceRequest) -> None:
     """Without an offer there is no price to refer to, and nothing of an offer but its texts and expiry."""
-    refuse_unless(request.invreq_amount is not None, C_266, "request without offer and without amount")
+    refuse_unless(request.invreq_amount, C_266, "request without offer and without amount")
     for name in (
         "offer_chains",
         "offer_metadata",
@@ -214,7 +214,8 @@ def _require_order(request: InvoiceRequest, item_msat: int | None, broken: Rule)
     amount = request.invreq_amount
     price = None if request.offer_amount is None else price_msat(request, quantity, item_msat)
     if price is None:
-        refuse_unless(amount is not None, broken, "request without amount for an offer without price")
+        refuse_unless(amount, broken, "request without amount for an offer without price")
     else:
         enough = amount is None or amount >= price
         refuse_unless(enough, broken, "amount below the price", offered=amount, allowed=price)
+        refuse_unless(price <= MAX_MONEY_MSAT, broken, "price above 21 million bitcoin", offered=price)
