@@ -238,15 +238,7 @@ def lied_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made.simulation.close()
 
 
-@pytest.mark.parametrize(
-    "lie",
-    [
-        pytest.param(lie, marks=pytest.mark.xfail(strict=True, reason="the path key is not looked at"))
-        if lie == "path key"
-        else lie
-        for lie in LIES
-    ],
-)
+@pytest.mark.parametrize("lie", LIES)
 def test_an_htlc_that_lies_is_failed_and_the_invoice_stays_open(lied_to: World, lie: str) -> None:
     world = lied_to
     invoice = world.invoice(100 + list(LIES).index(lie))
@@ -287,7 +279,6 @@ def test_a_payment_after_the_invoice_expired(world: World) -> None:
     world.check()
 
 
-@pytest.mark.xfail(strict=True, reason="HTLCs over the dust limit are claimed, refused and left hanging")
 def test_dust_above_the_limit_is_failed_not_kept(world: World) -> None:
     """Forty payments without outputs in one commitment: what is over the limit goes back, nothing hangs."""
     invoices = [world.invoice(n, Msat(353_000)) for n in range(40)]
@@ -299,7 +290,6 @@ def test_dust_above_the_limit_is_failed_not_kept(world: World) -> None:
     world.check()
 
 
-@pytest.mark.xfail(strict=True, reason="the same, and the row forgets the verdict")
 def test_dust_above_the_limit_is_failed_after_a_restart_too(world: World) -> None:
     """The verdict of the channel is part of the waiting row."""
     asked: list[object] = []
@@ -326,7 +316,6 @@ def test_dust_above_the_limit_is_failed_after_a_restart_too(world: World) -> Non
     world.check()
 
 
-@pytest.mark.xfail(strict=True, reason="nobody asks again before the next restart")
 def test_a_signer_of_the_node_id_that_fails_once(world: World) -> None:
     """The question is asked again: an HTLC is never left to its deadline because of one bad answer."""
     caller = world.alice.core.payments._caller
@@ -350,7 +339,6 @@ def test_a_signer_of_the_node_id_that_fails_once(world: World) -> None:
     world.check()
 
 
-@pytest.mark.xfail(strict=True, reason="preimages are given for money that a reorg took")
 def test_no_payment_is_taken_while_the_funding_is_out_of_the_chain(world: World) -> None:
     """A reorg made the channel's money uncertain: its HTLCs are failed until the funding is back."""
     invoice = world.invoice()
@@ -448,7 +436,6 @@ def test_a_stranger_cannot_take_the_place_of_a_channel(world: World) -> None:
     assert world.channel.config.peer == world.mallory.node_id
 
 
-@pytest.mark.xfail(strict=True, reason="the limit ends with funding_created")
 def test_openings_that_are_never_funded_do_not_pile_up(world: World) -> None:
     """Invented outpoints cost nothing: the limit of unfunded channels holds until the funding is in a block."""
     robber = Robber(world)
@@ -499,7 +486,6 @@ def test_two_channels_funded_by_one_transaction(world: World) -> None:
         assert actor.channel.funding.confirmation is not None
 
 
-@pytest.mark.xfail(strict=True, reason="a peer's proposal replaces ours")
 def test_the_temporary_id_of_our_own_opening(world: World) -> None:
     """The peer that we open to proposes a channel under the same id: ours goes on."""
     robber = Robber(world)

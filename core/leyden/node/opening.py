@@ -5,7 +5,15 @@ from collections.abc import Callable
 import structlog
 
 from leyden.bitcoin import Transaction, TxOut, finalize_transaction
-from leyden.channel import OPENING, ChannelError, OpenParams, check_open_channel, open_channel, receive_open_channel
+from leyden.channel import (
+    OPENING,
+    ChannelError,
+    Lifecycle,
+    OpenParams,
+    check_open_channel,
+    open_channel,
+    receive_open_channel,
+)
 from leyden.channel.effects import FundingAbandoned, FundingNeeded
 from leyden.channel.events import FailChannel, ProvideFunding
 from leyden.hooks.services import ChannelSigner, OnchainSigner, Wallet
@@ -35,6 +43,7 @@ log = structlog.get_logger("leyden.opening")
 
 MAX_UNFUNDED_PER_PEER = 4
 MAX_UNFUNDED_PEERS = 50
+_UNCONFIRMED = frozenset({Lifecycle.AWAIT_CONFIRMATION, Lifecycle.FORCE_CLOSING})
 
 AskAccept = Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None]
 
@@ -168,8 +177,8 @@ class Opener:
         self._asking.add((node_id, temporary))
 
         def answered(answer: AcceptTerms | Refusal | None) -> None:
-            self._asking.discard((node_id, temporary))
             if isinstance(answer, Refusal):
+                self._asking.discard((node_id, temporary))
                 peer.send_error(temporary, clean_text(answer.reason))
                 return
             self._accept(peer, node_id, message, answer)
@@ -179,7 +188,7 @@ class Opener:
     def _why_not(self, node_id: NodeId, message: OpenChannel) -> str | None:
         if self._fees.stale:
             return "not accepting channels right now"
-        unfunded = self._channels.unfunded()
+        unfunded = self._unfunded()
         for asking, _ in self._asking:
             unfunded[asking] = unfunded.get(asking, 0) + 1
         if unfunded.get(node_id, 0) >= MAX_UNFUNDED_PER_PEER:
@@ -190,7 +199,7 @@ class Opener:
         if (node_id, temporary) in self._asking:
             return "temporary_channel_id is already being decided on"
         known = self._channels.get(temporary)
-        if known is not None and known.channel.lifecycle not in OPENING:
+        if known is not None and (known.channel.config.local_is_funder or known.channel.lifecycle not in OPENING):
             return "temporary_channel_id is in use"
         try:
             check_open_channel(message, self._channels.env(node_id))
@@ -198,10 +207,20 @@ class Opener:
             return str(violation)
         return None
 
+    def _unfunded(self) -> dict[NodeId, int]:
+        """Channels that peers opened and whose funding no block has shown: naming an outpoint costs nothing."""
+        counts: dict[NodeId, int] = {}
+        for channel in self._channels.channels():
+            waiting = channel.lifecycle in _UNCONFIRMED and channel.funding.confirmation is None
+            if not channel.config.local_is_funder and (waiting or channel.lifecycle in OPENING):
+                counts[channel.config.peer] = counts.get(channel.config.peer, 0) + 1
+        return counts
+
     def _accept(self, peer: Peer, node_id: NodeId, message: OpenChannel, terms: AcceptTerms | None) -> None:
         keys_id = KeysId(self._host.entropy(32))
 
         def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
+            self._asking.discard((node_id, ChannelId(message.temporary_channel_id)))  # counted until there is a channel
             if keys is None:
                 log.warning("no_channel_keys", reason=str(error))
                 peer.send_error(message.temporary_channel_id, "not accepting channels right now")

@@ -43,13 +43,14 @@ from leyden.payments.records import (
 from leyden.payments.send import explain_malformed
 from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, PaymentHash, Preimage
 from leyden.types.rules import C_075
-from leyden.wire.codec import decode_struct, encode_struct, rest, tlv, tlv_struct, u32, u64
+from leyden.wire.codec import decode_struct, encode_struct, flag, rest, tlv, tlv_struct, u32, u64
 from leyden.wire.codec import sha256 as hash_field
 from leyden.wire.failures import (
     BADONION,
     Failure,
     FailureCode,
     IncorrectOrUnknownPaymentDetails,
+    TemporaryChannelFailure,
     encode_failure,
 )
 
@@ -58,6 +59,7 @@ log = structlog.get_logger("leyden.payments")
 Mail = tuple[ChannelId, int]
 AskPayment = Callable[[IncomingPayment, Callable[[bool], None]], None]
 _VERSION = b"\x01"
+RETRY_SECONDS = 5.0
 INVALID_ONION_KEY = FailureCode.INVALID_ONION_KEY
 
 
@@ -97,6 +99,8 @@ class PaymentManager:
         )
         self._by_htlc: dict[Mail, PaymentHash] = {}
         self._deciding: set[Mail] = set()
+        self._retrying = False
+        self._retry_due = False
         self._settled: list[tuple[PaymentHash, PaymentRecord]] = []
         self._waiters: dict[PaymentHash, list[Callable[[PaymentRecord], None]]] = {}
         channels.on_payment = self._on_delivery
@@ -150,6 +154,11 @@ class PaymentManager:
         htlc = self._mailbox.get(mail)
         if htlc is None or mail in self._deciding:
             return
+        if htlc.path_key is not None:  # we offer no blinded paths: nothing more is told (C-084)
+            digest = sha256(htlc.onion_routing_packet)
+            code = int(FailureCode.INVALID_ONION_BLINDING)
+            self._remove(mail, FailMalformedHtlc(id=mail[1], sha256_of_onion=digest, failure_code=code))
+            return
         try:
             point = onion_ephemeral_key(htlc.onion_routing_packet)
         except (OnionError, CryptoError) as error:
@@ -163,8 +172,20 @@ class PaymentManager:
                 self._on_opened(mail, htlc, shared)
             else:
                 log.warning("onion_not_opened", reason=str(error))
+                self._ask_again_later()
 
         self._caller.call(self._identity, self._identity.ecdh(point), opened, "onion ecdh")
+
+    def _ask_again_later(self) -> None:
+        """What waits is decided on once more: an HTLC must not reach its deadline because of one bad answer."""
+        if not self._retrying:
+            self._retrying = True
+            self._host.call_later(RETRY_SECONDS, self._on_retry)
+
+    def _on_retry(self) -> None:
+        self._retrying = False
+        self._retry_due = True
+        self._host.wake()
 
     def _on_opened(self, mail: Mail, htlc: HtlcReceived, shared: bytes) -> None:
         try:
@@ -172,6 +193,9 @@ class PaymentManager:
             payload = parse_payload(peeled.payload)
         except OnionError as error:
             self._refuse_onion(mail, htlc, error, shared)
+            return
+        if obstacle := self._obstacle(mail, htlc):
+            self._refuse(mail, shared, TemporaryChannelFailure(), obstacle)
             return
         try:
             invoice = judge_final_htlc(
@@ -205,6 +229,15 @@ class PaymentManager:
             self._claim(mail, htlc, current)
 
         self._ask_payment(question, answered)
+
+    def _obstacle(self, mail: Mail, htlc: HtlcReceived) -> str:
+        """Why nothing may be taken over this channel now, whatever the invoice says; empty if nothing is wrong."""
+        if htlc.must_fail:
+            return "too much value without outputs"
+        actor = self._channels.get(mail[0])
+        if actor is not None and actor.channel.config.minimum_depth and actor.channel.funding.confirmation is None:
+            return "the funding transaction left the chain"
+        return ""
 
     def _claim(self, mail: Mail, htlc: HtlcReceived, invoice: InvoiceRecord) -> None:
         """Paid: the invoice, the preimage, the event and the claim are durable in one commit."""
@@ -374,7 +407,11 @@ class PaymentManager:
     # -- turn ------------------------------------------------------------------------------------------------------
 
     def end_turn(self) -> bool:
-        return False
+        if not self._retry_due:
+            return False
+        self._retry_due = False
+        self.resume()
+        return True
 
     def write(self, journal: Journal) -> None:
         self._invoices.write(journal)
@@ -409,6 +446,7 @@ class _Mail(msgspec.Struct, frozen=True, kw_only=True):
     cltv_expiry: Annotated[int, tlv(7, u32)]
     onion_routing_packet: Annotated[bytes, tlv(9, rest)]
     path_key: Annotated[bytes | None, tlv(11, rest)] = None
+    must_fail: Annotated[bool, tlv(13, flag)] = False
 
 
 def _encode_mail(htlc: HtlcReceived) -> bytes:
@@ -425,4 +463,5 @@ def _decode_mail(row: bytes) -> HtlcReceived:
         cltv_expiry=BlockHeight(mail.cltv_expiry),
         onion_routing_packet=mail.onion_routing_packet,
         path_key=mail.path_key,
+        must_fail=mail.must_fail,
     )
