@@ -289,7 +289,6 @@ class SlowSigner:
         return getattr(self._signer, name)
 
 
-@pytest.mark.xfail(strict=True, reason="an opening is not counted while the signer makes its keys")
 def test_a_slow_signer_does_not_widen_the_bound(busy: BusyNode) -> None:
     message = proposal(busy)
     opener = busy.core.opener
