@@ -192,11 +192,11 @@ def test_files_can_be_read_in_one_sitting() -> None:
     assert set(LONG_FILES) <= set(sizes), "an exception for a file that is gone"
 
 
-def test_test_folders_have_distinct_module_names() -> None:
-    """pytest imports tests by bare module name in folders that are no package."""
-    loose = [p for p in (ROOT / "tests").rglob("*.py") if not (p.parent / "__init__.py").is_file()]
-    names = [path.name for path in loose if path.name != "conftest.py"]
-    assert sorted(names) == sorted(set(names))
+def test_helpers_of_tests_have_distinct_names() -> None:
+    """They are imported by their bare names."""
+    names = [path.name for folder in ("unit", "vectors") for path in (ROOT / "tests" / folder).glob("*.py")]
+    helpers = [name for name in names if not name.startswith("test_")]
+    assert sorted(helpers) == sorted(set(helpers))
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
