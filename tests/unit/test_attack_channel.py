@@ -430,3 +430,18 @@ def test_another_output_told_as_the_funding_does_not_drop_a_channel_that_is_on_c
     assert pair.a.channel.spend is not None
     pair.a.commit()
     assert pair.a.rows
+
+
+@pytest.mark.xfail(strict=True, reason="nobody repeats the peer's commitment and ForceClose is refused")
+def test_a_reorg_of_the_peers_close_does_not_leave_us_waiting_for_the_peer(pair: ChannelPair) -> None:
+    """The peer's commitment left the chain and the peer does not send it again: we do, it pays us as well."""
+    pair.b.do(ev.ForceClose(reason="x"))
+    tx = pair.b.broadcasts[-1].tx
+    pair.confirm_spend(tx)
+    before = len(pair.a.broadcasts)
+    pair.a.do(ev.FundingUnspent())
+    assert [broadcast.tx.txid for broadcast in pair.a.broadcasts[before:]] == [tx.txid]
+    pair.confirm_spend(tx)
+    assert pair.a.channel.lifecycle is Lifecycle.REMOTE_CLOSED
+    assert pair.a.channel.spend is not None
+    assert pair.a.channel.spend.sweep is not None
