@@ -399,7 +399,6 @@ def test_an_opening_that_makes_no_sense(busy: BusyNode, rule: str, change: dict[
     assert [c.channel_id for c in channels(busy.node)] == [busy.channel_id]
 
 
-@pytest.mark.xfail(strict=True, reason="the variants of a channel type are not compared with what was negotiated")
 def test_a_channel_type_that_was_not_negotiated(busy: BusyNode) -> None:
     peer = busy.script().connect()
     peer.send(msgspec.structs.replace(again(proposal(busy), 1), channel_type=(ANCHORS | ALIAS).to_bytes()))

@@ -43,6 +43,7 @@ BAD_PROPOSALS: list[tuple[Rule, dict[str, object]]] = [
     (C_020, {"channel_type": STATIC_REMOTEKEY.to_bytes()}),
     (C_020, {"channel_type": Features.of(12, 22, 1).to_bytes()}),
     (C_020, {"channel_type": ALIAS.to_bytes(), "channel_flags": 1}),
+    (C_020, {"channel_type": ALIAS.to_bytes()}),
     (C_022, {"funding_satoshis": 1 << 24}),
     (C_023, {"max_accepted_htlcs": 484}),
     (C_023, {"max_accepted_htlcs": 0}),
@@ -144,7 +145,7 @@ def test_a_bad_answer_ends_the_opening(rule: Rule, changes: dict[str, object]) -
 @pytest.mark.proves("C-026")
 def test_a_trusted_zeroconf_opener_gets_depth_0() -> None:
     trusting = ChannelPolicy(trust_zero_conf=True, minimum_depth=3)
-    pair = make_pair(policy_b=trusting)
+    pair = make_pair(policy_b=trusting, features=with_features(Feature.OPTION_ZEROCONF))
     pair.propose()
     proposal = replace(pair.a.channel.proposal, channel_type=ZEROCONF.to_bytes())  # type: ignore[type-var]
     pair.a.take(replace(pair.a.channel, proposal=proposal), ())

@@ -213,6 +213,9 @@ def _check_channel_type(message: OpenChannel, env: Env) -> None:
         C_026,
         "zeroconf channel from an opener that is not trusted",
     )
+    for variant in (Feature.OPTION_SCID_ALIAS, Feature.OPTION_ZEROCONF):
+        known = not channel_type.offers(variant) or env.features.offers(variant)
+        require(known, C_020, f"channel_type with {variant.name.lower()}, which was not negotiated")
 
 
 def _check_funding(funding: int, env: Env) -> None:

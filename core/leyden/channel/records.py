@@ -89,9 +89,7 @@ _dynamic_fields = attrgetter(
     "remote_settled",
     "next_local_id",
     "feerate",
-    "fee_updates",
     "next_order",
-    "shutdown",
     "closing_tx",
     "spend",
     "failure",
@@ -131,12 +129,24 @@ def records(old: Channel | None, new: Channel | None) -> RecordChanges:
 
 
 def _dynamic_changes(before: Channel | None, new: Channel, puts: list[tuple[bytes, bytes]]) -> None:
-    where = new.funding.confirmation
-    if before is not None and before.funding.confirmation == where and _dynamic_fields(before) == _dynamic_fields(new):
-        return
-    value = r.encode_row(_dynamic_row(new))
-    if before is None or value != r.encode_row(_dynamic_row(before)):
-        puts.append((r.AREA_DYNAMIC + new.channel_id, value))
+    if before is None or _is_dynamic_changed(before, new):
+        puts.append((r.AREA_DYNAMIC + new.channel_id, r.encode_row(_dynamic_row(new))))
+
+
+def _is_dynamic_changed(before: Channel, new: Channel) -> bool:
+    """Whether the stored part differs; what is only of this connection does not count."""
+    return (
+        _dynamic_fields(before) != _dynamic_fields(new)
+        or before.funding.confirmation != new.funding.confirmation
+        or (before.fee_updates is not new.fee_updates and _stored_fees(before) != _stored_fees(new))
+        or (before.shutdown is not new.shutdown and before.shutdown.durable() != new.shutdown.durable())
+    )
+
+
+def _stored_fees(channel: Channel) -> list[FeeUpdate]:
+    """Without what the peer proposed and has not signed for."""
+    ours = channel.config.local_is_funder
+    return [update for update in channel.fee_updates if ours or update.stage != Stage.ADD_PROPOSED]
 
 
 def _htlc_changes(
@@ -267,7 +277,6 @@ def _flags(channel: Channel) -> int:
 
 def _dynamic_row(channel: Channel) -> r.DynamicRow:
     state, spend, where = channel.shutdown, channel.spend, channel.funding.confirmation
-    fees = [u for u in channel.fee_updates if channel.config.local_is_funder or u.stage != Stage.ADD_PROPOSED]
     return r.DynamicRow(
         dance=r.StoredDance(
             lifecycle=_LIFECYCLES.index(channel.lifecycle),
@@ -288,7 +297,7 @@ def _dynamic_row(channel: Channel) -> r.DynamicRow:
             next_order=channel.next_order,
         ),
         remote_next_point=channel.remote_next_point or None,
-        fee_updates=tuple(r.StoredFee(feerate=u.feerate, stage=u.stage, order=u.order) for u in fees),
+        fee_updates=tuple(r.StoredFee(feerate=u.feerate, stage=u.stage, order=u.order) for u in _stored_fees(channel)),
         confirmation=r.StoredConfirmation(height=where.height, tx_index=where.tx_index) if where else None,
         local_alias=channel.local_alias,
         remote_alias=channel.remote_alias,

@@ -10,7 +10,7 @@ from leyden.channel.events import Shutdown
 from leyden.channel.limits import LOCAL, REMOTE, closing_balances
 from leyden.channel.scripts import is_allowed_shutdown_script
 from leyden.channel.stages import has_unacked_updates
-from leyden.channel.state import OPENING, OPERATING, Channel, CloseOffer, Lifecycle, Link, ShutdownState
+from leyden.channel.state import OPENING, OPERATING, Channel, CloseOffer, Lifecycle, Link
 from leyden.channel.turn import Misplaced, Turn
 from leyden.commitment import closing_sighash, closing_weight, make_closing_tx
 from leyden.crypto import ecdsa_verify
@@ -103,17 +103,7 @@ def without_connection(channel: Channel) -> Channel:
     state = channel.shutdown
     if not (state.wanted or state.received):
         return channel
-    kept = ShutdownState(
-        wanted=state.wanted,
-        sent=state.sent,
-        local_script=state.local_script,
-        remote_script=state.remote_script,
-        initiator=state.initiator,
-        target_feerate=state.target_feerate,
-        max_fee=state.max_fee,
-        agreed_fee=state.agreed_fee,
-    )
-    return replace(channel, shutdown=kept)
+    return replace(channel, shutdown=state.durable())
 
 
 def after_reestablish(turn: Turn) -> None:

@@ -284,6 +284,19 @@ class ShutdownState(msgspec.Struct, frozen=True, kw_only=True):
     """The peer's signature on ``final``; set when we have accepted its offer and only our signature is missing."""
     final: Transaction | None = None
 
+    def durable(self) -> "ShutdownState":
+        """What of it outlives the connection."""
+        return ShutdownState(
+            wanted=self.wanted,
+            sent=self.sent,
+            local_script=self.local_script,
+            remote_script=self.remote_script,
+            initiator=self.initiator,
+            target_feerate=self.target_feerate,
+            max_fee=self.max_fee,
+            agreed_fee=self.agreed_fee,
+        )
+
 
 class SpendKind(enum.Enum):
     """What spent the funding output."""

@@ -132,8 +132,13 @@ def _warn(turn: Turn, spend: Spend) -> None:
 
 
 def on_funding_unspent(turn: Turn) -> None:
-    """A reorg took the spend back. The channel takes no update all the same; the tracker repeats our transactions."""
+    """A reorg took the spend back. The channel takes no update all the same; the tracker repeats our transactions, and
+    from now on the peer's commitment too (unless it is revoked): it pays us, and the peer may not send it again."""
+    channel, spend = turn.channel, turn.channel.spend
     turn.set(spend=None)
+    if spend is not None and spend.kind in (SpendKind.REMOTE_COMMITMENT, SpendKind.REMOTE_FUTURE):
+        funding = TxOut(value=channel.setup.funding_satoshis, script=channel.funding.script)
+        turn.emit(Broadcast(tx=spend.tx, kind=BroadcastKind.UNILATERAL_CLOSE, spent=(funding,)))
 
 
 # -- sweeping ----------------------------------------------------------------------------------------------------------
