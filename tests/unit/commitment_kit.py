@@ -33,7 +33,12 @@ POINT = OWNER.point
 
 
 def make_params(
-    *, anchors: bool = True, owner_is_funder: bool = True, dust_limit: int = 354, delay: int = 144
+    *,
+    anchors: bool = True,
+    owner_is_funder: bool = True,
+    dust_limit: int = 354,
+    delay: int = 144,
+    zero_fee: bool = False,
 ) -> CommitmentParams:
     return CommitmentParams(
         anchors=anchors,
@@ -44,6 +49,7 @@ def make_params(
         owner_is_funder=owner_is_funder,
         to_self_delay=CltvDelta(delay),
         owner_dust_limit=Sat(dust_limit),
+        zero_fee=zero_fee,
     )
 
 

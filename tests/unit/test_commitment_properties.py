@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from leyden.bitcoin import parse_transaction, sighash_segwit_v0
 from leyden.commitment import (
     ANCHOR_VALUE,
+    MAX_HTLCS_PER_SIDE_ZERO_FEE,
+    SHARED_ANCHOR_MAX,
     CommitmentError,
     CommitmentParams,
     Htlc,
     KnownSecrets,
     commitment_number,
+    commitment_weight,
     counterparty_sighash_type,
     derive_keys,
     make_commitment,
@@ -33,8 +36,10 @@ htlc_lists = st.lists(
 
 @st.composite
 def commitments(draw: st.DrawFn) -> tuple[CommitmentParams, int, Msat, Msat, list[Htlc], FeeRatePerKw]:
+    anchors, zero_fee = draw(st.sampled_from([(False, False), (True, False), (False, True)]))
     params = make_params(
-        anchors=draw(st.booleans()),
+        anchors=anchors,
+        zero_fee=zero_fee,
         owner_is_funder=draw(st.booleans()),
         dust_limit=draw(st.sampled_from([354, 546, 3000])),
         delay=draw(st.sampled_from([0, 1, 16, 17, 127, 128, 144, 65535])),
@@ -50,7 +55,7 @@ def commitments(draw: st.DrawFn) -> tuple[CommitmentParams, int, Msat, Msat, lis
     return params, number, Msat(owner), Msat(left - owner), htlcs, FeeRatePerKw(feerate)
 
 
-@pytest.mark.proves("C-101", "C-102", "C-104", "C-105")
+@pytest.mark.proves("C-101", "C-102", "C-104", "C-105", "C-112")
 @settings(deadline=None, max_examples=150)
 @given(commitments())
 def test_invariants(
@@ -72,6 +77,12 @@ def test_invariants(
     anchors = {commitment.owner_anchor, commitment.other_anchor} - {None}
     assert params.anchors or not anchors
     assert all(tx.outputs[i].value == ANCHOR_VALUE for i in anchors if i is not None)
+    assert (commitment.shared_anchor is not None) == params.zero_fee
+    assert tx.version == (3 if params.zero_fee else 2)
+    if commitment.shared_anchor is not None:
+        anchors.add(commitment.shared_anchor)
+        assert 0 <= tx.outputs[commitment.shared_anchor].value <= SHARED_ANCHOR_MAX
+        assert not commitment.fee or tx.outputs[commitment.shared_anchor].value == SHARED_ANCHOR_MAX
     assert all(o.value >= params.owner_dust_limit for i, o in enumerate(tx.outputs) if i not in anchors)
     if params.anchors:
         assert (commitment.owner_anchor is not None) == (bool(commitment.htlcs) or commitment.to_local is not None)
@@ -80,13 +91,15 @@ def test_invariants(
     # Each HTLC is either an output or trimmed by the one rule.
     assert {e.htlc.id for e in commitment.htlcs} | {h.id for h in commitment.trimmed} == {h.id for h in htlcs}
     for htlc in htlcs:
-        least = trim_threshold(params.anchors, params.owner_dust_limit, feerate, htlc.offered_by_owner)
+        least = trim_threshold(
+            params.anchors, params.owner_dust_limit, feerate, htlc.offered_by_owner, zero_fee=params.zero_fee
+        )
         assert (htlc in commitment.trimmed) == (htlc.amount_msat // 1000 < least)
 
     order = [(o.value, o.script, o.cltv_expiry) for o in commitment.outputs]
     assert order == sorted(order)
     assert [e.output_index for e in commitment.htlcs] == sorted(e.output_index for e in commitment.htlcs)
-    hashtype = counterparty_sighash_type(params.anchors)
+    hashtype = counterparty_sighash_type(params.anchors, zero_fee=params.zero_fee)
     for entry in commitment.htlcs:
         assert tx.outputs[entry.output_index].value == entry.value == entry.htlc.amount_msat // 1000
         assert entry.tx.inputs[0].prevout == (commitment.txid, entry.output_index)
@@ -127,13 +140,30 @@ def test_keys_are_shared_between_machine_and_signer() -> None:
     assert commitment.keys is prepared
 
 
-@pytest.mark.parametrize("anchors", [False, True])
+@pytest.mark.parametrize("kind", ["static_remotekey", "anchors", "zero_fee"])
 @pytest.mark.parametrize("count", [248, 249, 250, 251, 252, 966])
-def test_more_outputs_than_one_byte_counts(anchors: bool, count: int) -> None:
+def test_more_outputs_than_one_byte_counts(kind: str, count: int) -> None:
     htlcs = [make_htlc(id, offered=id % 2 == 0, amount_msat=2_000_000 + 1000 * id) for id in range(count)]
-    commitment = make_commitment(
-        make_params(anchors=anchors), 0, POINT, Msat(10**9), Msat(10**9), htlcs, FeeRatePerKw(253)
-    )
+    params = make_params(anchors=kind == "anchors", zero_fee=kind == "zero_fee")
+    commitment = make_commitment(params, 0, POINT, Msat(10**9), Msat(10**9), htlcs, FeeRatePerKw(253))
     assert len(commitment.htlcs) == count
     assert commitment.txid == commitment.tx.txid
     assert commitment.sighash == sighash_segwit_v0(commitment.tx, 0, commitment.funding_script, FUNDING_SAT)
+
+
+def test_zero_fee_commitments_have_no_keyed_anchors() -> None:
+    with pytest.raises(CommitmentError, match="no keyed anchors"):
+        make_params(anchors=True, zero_fee=True)
+
+
+def test_the_largest_zero_fee_commitment_fits_version_3() -> None:
+    """Ten thousand virtual bytes, with every HTLC that both sides may add and the longest witness."""
+    count = 2 * MAX_HTLCS_PER_SIDE_ZERO_FEE
+    htlcs = [make_htlc(id, offered=id % 2 == 0, amount_msat=2_000_000) for id in range(count)]
+    balances = Msat(10**9), Msat(10**9)
+    commitment = make_commitment(make_params(anchors=False, zero_fee=True), 0, POINT, *balances, htlcs, FeeRatePerKw(0))
+    assert len(commitment.tx.outputs) == count + 3
+    weight = commitment_weight(False, count, zero_fee=True)
+    witness = 2 + 1 + 1 + 2 * (1 + 73) + 1 + 71
+    assert weight == commitment.tx.weight + witness
+    assert weight <= 40_000 < commitment_weight(False, count + 2, zero_fee=True)

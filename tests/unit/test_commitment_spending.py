@@ -5,6 +5,7 @@ import pytest
 from commitment_kit import OTHER, OWNER, POINT, make_htlc, make_params, preimage
 from leyden.bitcoin import Transaction, TxIn, TxOut, finalize_transaction, p2wpkh, p2wsh, sighash_segwit_v0
 from leyden.commitment import (
+    SHARED_ANCHOR_WITNESS,
     Commitment,
     CommitmentHtlc,
     Witness,
@@ -31,16 +32,22 @@ from leyden.commitment import (
 from leyden.crypto import ecdsa_sign, pubkey_create
 from leyden.types import FeeRatePerKw, Msat, OutPoint, Sat
 
-both_types = pytest.mark.parametrize("anchors", [False, True], ids=["static_remotekey", "anchors"])
+every_type = pytest.mark.parametrize(
+    ("anchors", "zero_fee"),
+    [(False, False), (True, False), (False, True)],
+    ids=["static_remotekey", "anchors", "zero_fee"],
+)
 DELAY = 144
 REVOCATION_SECRET = derive_revocation_private_key(OTHER.revocation, OWNER.commitment)
 DELAYED_SECRET = derive_private_key(OWNER.delayed, POINT)
 
 
-def build(anchors: bool) -> Commitment:
+def build(anchors: bool, zero_fee: bool = False) -> Commitment:
     htlcs = (make_htlc(0, offered=True), make_htlc(1, offered=False))
     balances = Msat(5_000_000_000), Msat(4_900_000_000)
-    return make_commitment(make_params(anchors=anchors), 7, POINT, *balances, htlcs, FeeRatePerKw(2500))
+    return make_commitment(
+        make_params(anchors=anchors, zero_fee=zero_fee), 7, POINT, *balances, htlcs, FeeRatePerKw(2500)
+    )
 
 
 def output_of(commitment: Commitment, index: int | None) -> tuple[OutPoint, TxOut]:
@@ -67,9 +74,9 @@ def finish(tx: Transaction, witness: Witness, output: TxOut) -> Transaction:
     return finalize_transaction(msgspec.structs.replace(tx, inputs=signed), [output])
 
 
-@both_types
-def test_funding_output(anchors: bool) -> None:
-    commitment = build(anchors)
+@every_type
+def test_funding_output(anchors: bool, zero_fee: bool) -> None:
+    commitment = build(anchors, zero_fee)
     witness = funding_witness(
         OTHER.keys.funding_pubkey,
         ecdsa_sign(OTHER.funding, commitment.sighash),
@@ -80,9 +87,9 @@ def test_funding_output(anchors: bool) -> None:
     finish(commitment.tx, witness, funding_output(commitment.params))
 
 
-@both_types
-def test_to_local_by_its_owner_and_as_penalty(anchors: bool) -> None:
-    commitment = build(anchors)
+@every_type
+def test_to_local_by_its_owner_and_as_penalty(anchors: bool, zero_fee: bool) -> None:
+    commitment = build(anchors, zero_fee)
     place, script = output_of(commitment, commitment.to_local), commitment.to_local_script
     tx = spend(place, sequence=DELAY)
     finish(tx, to_local_delayed_witness(sign(tx, DELAYED_SECRET, script, place[1]), script), place[1])
@@ -99,36 +106,38 @@ def test_to_remote() -> None:
     tx = spend(place, sequence=1)
     finish(tx, to_remote_anchors_witness(sign(tx, OTHER.payment, script, place[1]), script), place[1])
 
-    commitment = build(False)
-    place = output_of(commitment, commitment.to_remote)
-    key = OTHER.keys.payment_basepoint
-    assert place[1].script == p2wpkh(key)
-    tx = spend(place)
-    code = b"\x76\xa9" + place[1].script[1:] + b"\x88\xac"
-    finish(tx, p2wpkh_witness(sign(tx, OTHER.payment, code, place[1]), key), place[1])
+    for zero_fee in (False, True):
+        commitment = build(False, zero_fee)
+        place = output_of(commitment, commitment.to_remote)
+        key = OTHER.keys.payment_basepoint
+        assert place[1].script == p2wpkh(key)
+        tx = spend(place)
+        code = b"\x76\xa9" + place[1].script[1:] + b"\x88\xac"
+        finish(tx, p2wpkh_witness(sign(tx, OTHER.payment, code, place[1]), key), place[1])
 
 
 def second_stage(commitment: Commitment, entry: CommitmentHtlc) -> Transaction:
-    anchors = commitment.params.anchors
+    anchors, zero_fee = commitment.params.anchors, commitment.params.zero_fee
     output = commitment.tx.outputs[entry.output_index]
     own = sign(entry.tx, OWNER.htlc_at(POINT), entry.script, output)
     peer = ecdsa_sign(OTHER.htlc_at(POINT), entry.sighash)
     if entry.htlc.offered_by_owner:
-        witness = htlc_timeout_witness(peer, own, entry.script, anchors=anchors)
+        witness = htlc_timeout_witness(peer, own, entry.script, anchors=anchors, zero_fee=zero_fee)
     else:
-        witness = htlc_success_witness(peer, own, preimage(entry.htlc.id), entry.script, anchors=anchors)
+        known = preimage(entry.htlc.id)
+        witness = htlc_success_witness(peer, own, known, entry.script, anchors=anchors, zero_fee=zero_fee)
     return finish(entry.tx, witness, output)
 
 
 @pytest.mark.proves("C-107")
-@both_types
-def test_second_stage_and_its_output(anchors: bool) -> None:
-    commitment = build(anchors)
+@every_type
+def test_second_stage_and_its_output(anchors: bool, zero_fee: bool) -> None:
+    commitment = build(anchors, zero_fee)
     for entry in commitment.htlcs:
         claimed = second_stage(commitment, entry)
         assert claimed.inputs[0].sequence == (1 if anchors else 0)
         assert claimed.locktime == (entry.htlc.cltv_expiry if entry.htlc.offered_by_owner else 0)
-        if anchors:
+        if anchors or zero_fee:
             assert claimed.outputs[0].value == entry.value
         place, script = (OutPoint(claimed.txid, 0), claimed.outputs[0]), commitment.to_local_script
         tx = spend(place, sequence=DELAY)
@@ -137,8 +146,9 @@ def test_second_stage_and_its_output(anchors: bool) -> None:
         finish(tx, to_local_penalty_witness(sign(tx, REVOCATION_SECRET, script, place[1]), script), place[1])
 
 
-def test_anchors_second_stage_takes_another_input_for_its_fee() -> None:
-    commitment = build(True)
+@pytest.mark.parametrize(("anchors", "zero_fee"), [(True, False), (False, True)], ids=["anchors", "zero_fee"])
+def test_second_stage_takes_another_input_for_its_fee(anchors: bool, zero_fee: bool) -> None:
+    commitment = build(anchors, zero_fee)
     for entry in commitment.htlcs:
         coin = TxOut(value=Sat(20_000), script=p2wpkh(OWNER.keys.payment_basepoint))
         extra = TxIn(prevout=OutPoint(commitment.txid, 900), sequence=0xFFFFFFFD)
@@ -148,9 +158,10 @@ def test_anchors_second_stage_takes_another_input_for_its_fee() -> None:
         own = sign(tx, OWNER.htlc_at(POINT), entry.script, output)
         peer = ecdsa_sign(OTHER.htlc_at(POINT), entry.sighash)
         if entry.htlc.offered_by_owner:
-            witness = htlc_timeout_witness(peer, own, entry.script, anchors=True)
+            witness = htlc_timeout_witness(peer, own, entry.script, anchors=anchors, zero_fee=zero_fee)
         else:
-            witness = htlc_success_witness(peer, own, preimage(entry.htlc.id), entry.script, anchors=True)
+            known = preimage(entry.htlc.id)
+            witness = htlc_success_witness(peer, own, known, entry.script, anchors=anchors, zero_fee=zero_fee)
         code = b"\x76\xa9" + coin.script[1:] + b"\x88\xac"
         fee_signature = ecdsa_sign(OWNER.payment, sighash_segwit_v0(tx, 1, code, coin.value))
         inputs = (
@@ -160,9 +171,9 @@ def test_anchors_second_stage_takes_another_input_for_its_fee() -> None:
         finalize_transaction(msgspec.structs.replace(tx, inputs=inputs), [output, coin])
 
 
-@both_types
-def test_claims_on_the_others_commitment(anchors: bool) -> None:
-    commitment = build(anchors)
+@every_type
+def test_claims_on_the_others_commitment(anchors: bool, zero_fee: bool) -> None:
+    commitment = build(anchors, zero_fee)
     sequence = 1 if anchors else 0
     for entry in commitment.htlcs:
         place = OutPoint(commitment.txid, entry.output_index), commitment.tx.outputs[entry.output_index]
@@ -191,6 +202,13 @@ def test_anchors_by_owner_and_by_anybody() -> None:
         tx = spend(place)
         finish(tx, anchor_witness(sign(tx, side.funding, script, place[1]), script), place[1])
         finish(spend(place, sequence=16), anchor_anyone_witness(script), place[1])
+
+
+@pytest.mark.proves("C-112")
+def test_shared_anchor_by_anybody() -> None:
+    place = output_of(commitment := build(False, True), commitment.shared_anchor)
+    tx = spend(place)
+    finish(msgspec.structs.replace(tx, version=3), SHARED_ANCHOR_WITNESS, place[1])
 
 
 def test_mutual_close() -> None:

@@ -42,6 +42,8 @@ from leyden.commitment.weights import (
     ANCHOR_VALUE,
     HTLC_OUTPUT_WEIGHT,
     MAX_HTLCS_PER_SIDE,
+    MAX_HTLCS_PER_SIDE_ZERO_FEE,
+    SHARED_ANCHOR_MAX,
     TO_LOCAL_PENALTY_INPUT_WEIGHT,
     TO_REMOTE_P2WPKH_INPUT_WEIGHT,
     anchors_cost,
@@ -56,6 +58,7 @@ from leyden.commitment.weights import (
     trim_threshold,
 )
 from leyden.commitment.witnesses import (
+    SHARED_ANCHOR_WITNESS,
     Witness,
     anchor_anyone_witness,
     anchor_witness,
@@ -76,6 +79,9 @@ __all__ = [
     "HTLC_OUTPUT_WEIGHT",
     "MAX_COMMITMENT_NUMBER",
     "MAX_HTLCS_PER_SIDE",
+    "MAX_HTLCS_PER_SIDE_ZERO_FEE",
+    "SHARED_ANCHOR_MAX",
+    "SHARED_ANCHOR_WITNESS",
     "TO_LOCAL_PENALTY_INPUT_WEIGHT",
     "TO_REMOTE_P2WPKH_INPUT_WEIGHT",
     "ChannelKeys",

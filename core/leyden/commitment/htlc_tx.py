@@ -5,17 +5,21 @@ import msgspec
 from leyden.bitcoin import SIGHASH_ALL, SIGHASH_SINGLE_ANYONECANPAY, Transaction, TxIn, TxOut
 from leyden.commitment.params import Htlc
 from leyden.types import OutPoint, Sat, Txid
-from leyden.types.rules import C_107
+from leyden.types.rules import C_107, C_112
 
+ZERO_FEE_VERSION = 3
+"""Commitments and HTLC transactions of the zero-fee type: a parent without a fee is relayed with its child only."""
 HTLC_SEQUENCE_ANCHORS = 1
 
 
-def counterparty_sighash_type(anchors: bool) -> int:
+def counterparty_sighash_type(anchors: bool, *, zero_fee: bool = False) -> int:
     """Hash type of the counterparty's signature on an HTLC transaction; ours is always SIGHASH_ALL.
 
-    With anchors its owner may add inputs and a change output for the fee.
+    Where the HTLC transaction has no fee (anchors or ``zero_fee``) its owner may add inputs and a change output for it.
     """
-    return SIGHASH_SINGLE_ANYONECANPAY if anchors and C_107.enabled else SIGHASH_ALL
+    if (anchors and C_107.enabled) or (zero_fee and C_112.enabled):
+        return SIGHASH_SINGLE_ANYONECANPAY
+    return SIGHASH_ALL
 
 
 class SecondStage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -26,6 +30,7 @@ class SecondStage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timeout_fee: Sat
     success_fee: Sat
     output_script: bytes
+    zero_fee: bool = False
 
     def make_tx(self, htlc: Htlc, output_index: int) -> Transaction:
         """HTLC-timeout for an offered HTLC, HTLC-success for a received one; unsigned."""
@@ -42,7 +47,7 @@ class SecondStage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def _make(self, value: int, output_index: int, *, locktime: int) -> Transaction:
         return Transaction(
-            version=2,
+            version=ZERO_FEE_VERSION if self.zero_fee and C_112.enabled else 2,
             inputs=(
                 TxIn(
                     prevout=OutPoint(self.commitment_txid, output_index),

@@ -38,6 +38,9 @@ class CommitmentParams(msgspec.Struct, frozen=True, kw_only=True, cache_hash=Tru
     A channel has two for each funding: the owner is us in one and the peer in the other. ``owner_is_funder`` tells who
     opened the channel and so pays fees. ``to_self_delay`` is what the other side imposes on the owner and
     ``owner_dust_limit`` is the owner's.
+
+    The channel type decides the format: ``anchors`` for two keyed anchors, ``zero_fee`` for zero-fee commitments with
+    one shared anchor, neither for static_remotekey. ``CommitmentError`` if both are set.
     """
 
     anchors: bool
@@ -48,6 +51,11 @@ class CommitmentParams(msgspec.Struct, frozen=True, kw_only=True, cache_hash=Tru
     owner_is_funder: bool
     to_self_delay: CltvDelta
     owner_dust_limit: Sat
+    zero_fee: bool = False
+
+    def __post_init__(self) -> None:
+        if self.anchors and self.zero_fee:
+            raise CommitmentError("zero-fee commitments have no keyed anchors")
 
 
 class Statics:

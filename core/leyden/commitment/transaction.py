@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from leyden.bitcoin import Transaction, TxIn, TxOut, p2wsh
-from leyden.commitment.htlc_tx import HTLC_SEQUENCE_ANCHORS, SecondStage
+from leyden.bitcoin import P2A_SCRIPT, Transaction, TxIn, TxOut, p2wsh
+from leyden.commitment.htlc_tx import HTLC_SEQUENCE_ANCHORS, ZERO_FEE_VERSION, SecondStage
 from leyden.commitment.keys import CommitmentKeys
 from leyden.commitment.params import (
     MAX_COMMITMENT_NUMBER,
@@ -26,12 +26,20 @@ from leyden.commitment.params import (
     statics,
 )
 from leyden.commitment.scripts import HtlcScripts, push_number, to_local_script
-from leyden.commitment.weights import ANCHOR_VALUE, anchors_cost, commitment_fee, htlc_tx_fee, trim_threshold
+from leyden.commitment.weights import (
+    ANCHOR_VALUE,
+    SHARED_ANCHOR_MAX,
+    anchors_cost,
+    commitment_fee,
+    htlc_tx_fee,
+    trim_threshold,
+)
 from leyden.crypto import ripemd160
 from leyden.types import FeeRatePerKw, Msat, Sat, Txid
-from leyden.types.rules import C_087, C_101, C_102, C_104, C_107
+from leyden.types.rules import C_087, C_101, C_102, C_104, C_107, C_112
 
 _VERSION_2 = b"\x02\x00\x00\x00"
+_VERSION_3 = b"\x03\x00\x00\x00"
 _SIGHASH_ALL_U32 = b"\x01\x00\x00\x00"
 _SINGLE_ANYONECANPAY_U32 = b"\x83\x00\x00\x00"
 _ZEROES_64 = bytes(64)
@@ -50,6 +58,7 @@ class CommitmentOutput(NamedTuple):
 
 
 _TO_LOCAL, _TO_REMOTE, _OWNER_ANCHOR, _OTHER_ANCHOR = -4, -3, -2, -1
+_SHARED_ANCHOR = -5
 
 
 class CommitmentHtlc(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -62,7 +71,7 @@ class CommitmentHtlc(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     script: bytes
     """Witness script of the commitment's output."""
     sighash: bytes
-    """What the counterparty signs: SIGHASH_ALL, with anchors SINGLE|ANYONECANPAY."""
+    """What the counterparty signs: SIGHASH_ALL, with anchors or zero fees SINGLE|ANYONECANPAY."""
     second_stage: SecondStage
 
     @property
@@ -97,7 +106,7 @@ class Commitment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def tx(self) -> Transaction:
         """The unsigned transaction."""
         return Transaction(
-            version=2,
+            version=ZERO_FEE_VERSION if self.params.zero_fee and C_112.enabled else 2,
             inputs=(TxIn(prevout=self.params.funding_outpoint, sequence=self.sequence),),
             outputs=tuple(TxOut(value=Sat(o.value), script=o.script) for o in self.outputs),
             locktime=self.locktime,
@@ -122,6 +131,11 @@ class Commitment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def other_anchor(self) -> int | None:
         """Index of the other side's anchor, or None."""
         return self._place(_OTHER_ANCHOR)
+
+    @property
+    def shared_anchor(self) -> int | None:
+        """Index of the anchor that anybody may spend, which every zero-fee commitment has; else None."""
+        return self._place(_SHARED_ANCHOR)
 
     def _place(self, id: int) -> int | None:
         return next((index for index, output in enumerate(self.outputs) if output.id == id), None)
@@ -160,8 +174,9 @@ def _outputs_of_htlcs(
     params: CommitmentParams, keys: CommitmentKeys, feerate: FeeRatePerKw, htlcs: Iterable[Htlc]
 ) -> tuple[list[CommitmentOutput], list[Htlc]]:
     """Outputs of the untrimmed HTLCs, and the trimmed HTLCs."""
-    offered_from = trim_threshold(params.anchors, params.owner_dust_limit, feerate, True)
-    received_from = trim_threshold(params.anchors, params.owner_dust_limit, feerate, False)
+    anchors, dust_limit, zero_fee = params.anchors, params.owner_dust_limit, params.zero_fee
+    offered_from = trim_threshold(anchors, dust_limit, feerate, True, zero_fee=zero_fee)
+    received_from = trim_threshold(anchors, dust_limit, feerate, False, zero_fee=zero_fee)
     outputs: list[CommitmentOutput] = []
     trimmed: list[Htlc] = []
     scripts: HtlcScripts | None = None
@@ -172,9 +187,7 @@ def _outputs_of_htlcs(
             trimmed.append(htlc)
             continue
         if scripts is None:
-            scripts = HtlcScripts(
-                keys.revocation_pubkey, keys.owner_htlc_pubkey, keys.other_htlc_pubkey, params.anchors
-            )
+            scripts = HtlcScripts(keys.revocation_pubkey, keys.owner_htlc_pubkey, keys.other_htlc_pubkey, anchors)
             offered_prefix, offered_suffix = scripts.offered_prefix, scripts.offered_suffix
             received_prefix, received_middle = scripts.received_prefix, scripts.received_middle
             received_suffix = scripts.received_suffix
@@ -188,17 +201,16 @@ def _outputs_of_htlcs(
     return outputs, trimmed
 
 
-def _second_stage_digests(
-    facts: SecondStage, outputs: list[CommitmentOutput], anchors: bool
-) -> tuple[CommitmentHtlc, ...]:
+def _second_stage_digests(facts: SecondStage, outputs: list[CommitmentOutput]) -> tuple[CommitmentHtlc, ...]:
     """What the counterparty signs for each HTLC, in output order (BIP 143 laid out by hand)."""
     txid = facts.commitment_txid
     output_tail = _LENGTH[len(facts.output_script)] + facts.output_script
     locktime_success = bytes(4)
-    anchors = anchors and bool(C_107.enabled)
-    if anchors:
-        prefix = _VERSION_2 + _ZEROES_64 + txid
-        sequence, hashtype = pack_u32(HTLC_SEQUENCE_ANCHORS), _SINGLE_ANYONECANPAY_U32
+    anchors, zero_fee = facts.anchors and C_107.enabled, facts.zero_fee and C_112.enabled
+    one_input = anchors or zero_fee
+    if one_input:
+        prefix = (_VERSION_3 if zero_fee else _VERSION_2) + _ZEROES_64 + txid
+        sequence, hashtype = pack_u32(HTLC_SEQUENCE_ANCHORS if anchors else 0), _SINGLE_ANYONECANPAY_U32
     else:
         sequence, hashtype = bytes(4), _SIGHASH_ALL_U32
         hash_sequence = sha256(sha256(sequence).digest()).digest()
@@ -215,7 +227,7 @@ def _second_stage_digests(
             out_value, locktime = value - success_fee, locktime_success
         hash_outputs = sha256(sha256(pack_i64(out_value) + output_tail).digest()).digest()
         vout = pack_u32(index)
-        if not anchors:
+        if not one_input:
             hash_prevouts = sha256(sha256(txid + vout).digest()).digest()
             prefix = b"".join((_VERSION_2, hash_prevouts, hash_sequence, txid))
         preimage = b"".join(
@@ -237,7 +249,7 @@ def _hash_twice(*parts: bytes) -> bytes:
 
 
 def _txid_and_sighash(
-    facts: Statics, outputs: list[CommitmentOutput], sequence: int, locktime: int
+    facts: Statics, version: bytes, outputs: list[CommitmentOutput], sequence: int, locktime: int
 ) -> tuple[bytes, bytes]:
     """The transaction id and the SIGHASH_ALL digest of the funding input (BIP 143)."""
     sequence_bytes, locktime_bytes = pack_u32(sequence), pack_u32(locktime)
@@ -245,10 +257,10 @@ def _txid_and_sighash(
     output_count = bytes((count,)) if count < 0xFD else b"\xfd" + count.to_bytes(2, "little")
     output_bytes = b"".join([part for o in outputs for part in (pack_i64(o[0]), _LENGTH[len(o[1])], o[1])])
     txid = _hash_twice(
-        _VERSION_2 + b"\x01", facts.outpoint, b"\x00", sequence_bytes, output_count, output_bytes, locktime_bytes
+        version + b"\x01", facts.outpoint, b"\x00", sequence_bytes, output_count, output_bytes, locktime_bytes
     )
     sighash = _hash_twice(
-        _VERSION_2,
+        version,
         facts.hash_prevouts,
         _hash_twice(sequence_bytes),
         facts.outpoint,
@@ -273,7 +285,8 @@ def make_commitment(
     """Build commitment ``number`` (from 0 upwards) of the owner, with the digests its counterparty signs.
 
     ``owner_msat`` and ``other_msat`` are the balances without HTLCs and before fees and anchors, which the funder's
-    balance pays as far as it reaches. Amounts round down to satoshi; what is trimmed goes to fees.
+    balance pays as far as it reaches. Amounts round down to satoshi; what is trimmed goes to fees. Zero-fee commitments
+    have no fee whatever the ``feerate``, and what is trimmed or rounded off goes to their shared anchor first.
     ``CommitmentError`` if the number is out of range or the outputs exceed the funding; with balances that add up, that
     is only possible when the funder has less than its two anchors cost, which the channel must not let happen.
     """
@@ -281,11 +294,11 @@ def make_commitment(
         raise CommitmentError(f"commitment number {number} is outside 0..2^48-1")
     if owner_msat < 0 or other_msat < 0:
         raise CommitmentError(f"commitment {number} has a negative balance")
-    facts = statics(params)
+    facts, zero_fee = statics(params), params.zero_fee and C_112.enabled
     keys = derive_keys(params, per_commitment_point)
     outputs, trimmed = _outputs_of_htlcs(params, keys, feerate, htlcs)
     untrimmed = len(outputs)
-    cost = commitment_fee(params.anchors, feerate, untrimmed) + anchors_cost(params.anchors)
+    cost = commitment_fee(params.anchors, feerate, untrimmed, zero_fee=zero_fee) + anchors_cost(params.anchors)
     local_sat, remote_sat = owner_msat // 1000, other_msat // 1000
     if params.owner_is_funder:
         local_sat = max(0, local_sat - cost)
@@ -295,25 +308,31 @@ def make_commitment(
     if untrimmed or local_sat >= params.owner_dust_limit:  # otherwise its keys need not be derived
         delayed_script = p2wsh(to_local_script(keys.revocation_pubkey, params.to_self_delay, keys.owner_delayed_pubkey))
     outputs += _outputs_of_sides(params, facts, delayed_script, local_sat, remote_sat, untrimmed > 0)
-    if C_101.enabled:
-        outputs.sort()
     fee = params.funding_value - sum([output[0] for output in outputs])
     if fee < 0:
         raise CommitmentError(f"commitment {number} would spend {-fee} sat more than the funding output holds")
+    if zero_fee:
+        shared = min(SHARED_ANCHOR_MAX, fee)
+        fee -= shared
+        outputs.append(CommitmentOutput(shared, P2A_SCRIPT, 0, _SHARED_ANCHOR, None, b""))
+    if C_101.enabled:
+        outputs.sort()
 
     obscured = number ^ facts.obscure_factor if C_102.enabled else number
     sequence, locktime = 0x80 << 24 | obscured >> 24, 0x20 << 24 | obscured & 0xFFFFFF
-    txid, sighash = _txid_and_sighash(facts, outputs, sequence, locktime)
+    version = _VERSION_3 if zero_fee else _VERSION_2
+    txid, sighash = _txid_and_sighash(facts, version, outputs, sequence, locktime)
     signed: tuple[CommitmentHtlc, ...] = ()
     if untrimmed:
         second_stage = SecondStage(
             commitment_txid=Txid(txid),
             anchors=params.anchors,
-            timeout_fee=htlc_tx_fee(params.anchors, feerate, True),
-            success_fee=htlc_tx_fee(params.anchors, feerate, False),
+            timeout_fee=htlc_tx_fee(params.anchors, feerate, True, zero_fee=zero_fee),
+            success_fee=htlc_tx_fee(params.anchors, feerate, False, zero_fee=zero_fee),
             output_script=delayed_script,
+            zero_fee=params.zero_fee,
         )
-        signed = _second_stage_digests(second_stage, outputs, params.anchors)
+        signed = _second_stage_digests(second_stage, outputs)
     return Commitment(
         params=params,
         number=number,

@@ -36,20 +36,30 @@ def to_remote_anchors_witness(signature: bytes, script: bytes) -> Witness:
 
 
 def p2wpkh_witness(signature: bytes, pubkey: bytes) -> Witness:
-    """``to_remote`` of a static_remotekey channel."""
+    """``to_remote`` of a static_remotekey channel and of zero-fee commitments."""
     return (_der(signature), pubkey)
 
 
 def htlc_success_witness(
-    remote_signature: bytes, local_signature: bytes, preimage: bytes, script: bytes, *, anchors: bool
+    remote_signature: bytes,
+    local_signature: bytes,
+    preimage: bytes,
+    script: bytes,
+    *,
+    anchors: bool,
+    zero_fee: bool = False,
 ) -> Witness:
     """HTLC-success on the owner's commitment; ``remote_signature`` came with ``commitment_signed``."""
-    return (b"", _der(remote_signature, counterparty_sighash_type(anchors)), _der(local_signature), preimage, script)
+    hashtype = counterparty_sighash_type(anchors, zero_fee=zero_fee)
+    return (b"", _der(remote_signature, hashtype), _der(local_signature), preimage, script)
 
 
-def htlc_timeout_witness(remote_signature: bytes, local_signature: bytes, script: bytes, *, anchors: bool) -> Witness:
+def htlc_timeout_witness(
+    remote_signature: bytes, local_signature: bytes, script: bytes, *, anchors: bool, zero_fee: bool = False
+) -> Witness:
     """HTLC-timeout on the owner's commitment."""
-    return (b"", _der(remote_signature, counterparty_sighash_type(anchors)), _der(local_signature), b"", script)
+    hashtype = counterparty_sighash_type(anchors, zero_fee=zero_fee)
+    return (b"", _der(remote_signature, hashtype), _der(local_signature), b"", script)
 
 
 def htlc_preimage_claim_witness(signature: bytes, preimage: bytes, script: bytes) -> Witness:
@@ -75,3 +85,7 @@ def anchor_witness(signature: bytes, script: bytes) -> Witness:
 def anchor_anyone_witness(script: bytes) -> Witness:
     """An anchor, by anybody once 16 blocks deep; the input's sequence must be 16."""
     return (b"", script)
+
+
+SHARED_ANCHOR_WITNESS: Witness = ()
+"""The shared anchor of zero-fee commitments: anybody, at once."""
