@@ -17,7 +17,7 @@ JOBS ?= 2
 PYPROJECTS := pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.toml signers/*/pyproject.toml)
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(filter %/pyproject.toml,$(PYPROJECTS)))
 EDITABLE := $(DISTRIBUTIONS:%=-e %)
-MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --implicit-reexport --disable-error-code comparison-overlap
+MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --implicit-reexport --disable-error-code comparison-overlap --no-warn-unused-ignores
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
 BENCHMARKS ?= curve commitment channel_cycle store pay_pair
