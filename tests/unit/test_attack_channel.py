@@ -432,7 +432,6 @@ def test_another_output_told_as_the_funding_does_not_drop_a_channel_that_is_on_c
     assert pair.a.rows
 
 
-@pytest.mark.xfail(strict=True, reason="nobody repeats the peer's commitment and ForceClose is refused")
 def test_a_reorg_of_the_peers_close_does_not_leave_us_waiting_for_the_peer(pair: ChannelPair) -> None:
     """The peer's commitment left the chain and the peer does not send it again: we do, it pays us as well."""
     pair.b.do(ev.ForceClose(reason="x"))
