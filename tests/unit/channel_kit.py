@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import pytest
 from leyden.bitcoin import Network
-from leyden.channel import ChannelError, ChannelPolicy, ErrorCode
+from leyden.channel import ChannelError, ChannelPolicy, ErrorCode, Lifecycle
 from leyden.channel import effects as fx
 from leyden.channel import events as ev
 from leyden.crypto import sha256
@@ -39,6 +39,10 @@ def open_pair(funding: int = 1_000_000, push_msat: int = 0, **kwargs: Any) -> Ch
 
 def with_features(*more: Feature) -> Features:
     return PAIR_FEATURES | Features.of(*more)
+
+
+def lifecycle(end: ChannelEnd) -> Lifecycle:
+    return end.channel.lifecycle
 
 
 def forget(end: ChannelEnd) -> None:

@@ -5,6 +5,7 @@ from channel_kit import (
     SIGNERS,
     commit_add,
     forget,
+    lifecycle,
     make_pair,
     of_kind,
     open_pair,
@@ -97,7 +98,7 @@ def test_a_shutdown_before_the_funding_ends_the_opening() -> None:
     pair.accept()
     message = ShutdownMessage(channel_id=pair.b.channel.channel_id, scriptpubkey=p2wpkh(bytes(20)))
     assert names(send(pair, pair.b, message))[0] == "send error"
-    assert pair.b.channel.lifecycle is Lifecycle.ABANDONED
+    assert lifecycle(pair.b) is Lifecycle.ABANDONED
 
 
 @pytest.mark.proves("C-061")
@@ -239,7 +240,7 @@ def test_the_fundee_counters_inside_the_overlap() -> None:
     effects = send(pair, pair.b, strange)
     answer = of_kind(effects, ClosingSigned)[0]
     assert low <= answer.fee_satoshis <= low + 50
-    assert pair.b.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.b) is Lifecycle.NORMAL
     effects = send(pair, pair.a, answer)
     assert "broadcast mutual_close" in names(effects)
     effects = send(pair, pair.b, of_kind(effects, ClosingSigned)[0])
@@ -271,7 +272,7 @@ def test_no_answer_in_time_fails_the_channel() -> None:
     pair, _ = negotiating()
     assert pair.a.timers["closing"] == 120
     assert names(pair.a.do(ev.TimerFired(name="closing"))) == FAILED[:3]
-    assert pair.a.channel.lifecycle is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.a) is Lifecycle.FORCE_CLOSING
 
 
 @pytest.mark.proves("C-069")
@@ -338,7 +339,7 @@ def test_without_ranges_offers_close_in_on_each_other() -> None:
         fee = answer + (fee - answer) // 8
     assert rounds >= 1
     assert fee <= high
-    assert pair.a.channel.lifecycle is Lifecycle.CLOSING
+    assert lifecycle(pair.a) is Lifecycle.CLOSING
 
 
 @pytest.mark.proves("C-070")
@@ -369,8 +370,8 @@ def test_a_variant_without_the_peers_own_output_is_finished() -> None:
 def test_the_negotiation_starts_again_after_a_reconnect() -> None:
     pair, _ = negotiating()
     pair.deliver(pair.a)  # the fundee has agreed and broadcast; its answer is lost
-    assert pair.b.channel.lifecycle is Lifecycle.CLOSING
-    assert pair.a.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.b) is Lifecycle.CLOSING
+    assert lifecycle(pair.a) is Lifecycle.NORMAL
     for end in pair.ends:
         end.commit()
         end.restart()
@@ -393,7 +394,7 @@ def test_our_signers_refusal_closes_nothing() -> None:
     request = pair.a.questions.popleft()
     pair.a.do(ev.SignerFailed(request_id=request.request_id, refused=True, text="no"))
     assert names(pair.a.do(ev.TimerFired(name="closing"))) == []
-    assert pair.a.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.a) is Lifecycle.NORMAL
 
 
 # -- by force ----------------------------------------------------------------------------------------------------------
@@ -407,13 +408,13 @@ def test_a_force_close_recovers_both_balances() -> None:
     pair.a.do(ev.ForceClose(reason="why not"))
     assert names(pair.a.log) == FAILED
     pair.settle()
-    assert pair.b.channel.lifecycle is Lifecycle.FORCE_CLOSING, "the error makes the peer close too"
+    assert lifecycle(pair.b) is Lifecycle.FORCE_CLOSING, "the error makes the peer close too"
     commitment = pair.a.broadcasts[-1].tx
     pair.a.commit()
     pair.a.restart()
     pair.confirm_spend(commitment)
     height = pair.a.env.height
-    assert pair.b.channel.lifecycle is Lifecycle.REMOTE_CLOSED
+    assert lifecycle(pair.b) is Lifecycle.REMOTE_CLOSED
     sweep = pair.b.broadcasts[-1]
     assert sweep.kind is BroadcastKind.SWEEP
     assert sweep.spent[0].value == 350_000
@@ -476,7 +477,7 @@ def test_a_revoked_commitment_raises_the_alarm() -> None:
     forget(pair.a)
     pair.a.do(ev.FundingSpent(tx=stale, height=pair.a.env.height))
     assert [e.subject for e in pair.a.events if isinstance(e, Alarm)] == ["breach"]
-    assert pair.a.channel.lifecycle is Lifecycle.REMOTE_CLOSED
+    assert lifecycle(pair.a) is Lifecycle.REMOTE_CLOSED
     assert pair.a.broadcasts[-1].kind is BroadcastKind.SWEEP
 
 

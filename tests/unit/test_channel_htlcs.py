@@ -4,6 +4,7 @@ import pytest
 from channel_kit import (
     commit_add,
     forget,
+    lifecycle,
     of_kind,
     open_pair,
     pay,
@@ -251,10 +252,10 @@ def test_an_offered_htlc_past_its_grace_closes_on_chain() -> None:
     pair.settle()
     forget(pair.a)
     pair.mine(12)
-    assert pair.a.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.a) is Lifecycle.NORMAL
     pair.mine(1)
     assert names(pair.a.log) == [*FAILED, "publish Alarm"]
-    assert pair.a.channel.lifecycle is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.a) is Lifecycle.FORCE_CLOSING
     assert pair.a.broadcasts[-1].kind is BroadcastKind.UNILATERAL_CLOSE
 
 
@@ -266,10 +267,10 @@ def test_a_fulfilled_htlc_that_is_not_let_go_closes_on_chain() -> None:
     pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(5_000_000)))
     pair.disconnect()
     pair.mine(11)
-    assert pair.b.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.b) is Lifecycle.NORMAL
     pair.mine(1)
-    assert pair.b.channel.lifecycle is Lifecycle.FORCE_CLOSING
-    assert pair.a.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.b) is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.a) is Lifecycle.NORMAL
 
 
 def test_a_failed_htlc_near_its_expiry_closes_nothing() -> None:
@@ -278,7 +279,7 @@ def test_a_failed_htlc_near_its_expiry_closes_nothing() -> None:
     pair.b.do(ev.FailHtlc(id=0, reason=b""))
     pair.disconnect()
     pair.mine(20)
-    assert pair.b.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.b) is Lifecycle.NORMAL
 
 
 @pytest.mark.proves("C-081")
@@ -433,7 +434,7 @@ def test_a_wrong_secret_fails_the_channel(change: dict[str, object]) -> None:
     message = revocation(pair)
     forget(pair.a)
     assert names(send(pair, pair.a, replace(message, **change))) == FAILED
-    assert pair.a.channel.lifecycle is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.a) is Lifecycle.FORCE_CLOSING
 
 
 def test_an_uninvited_revocation_costs_the_connection() -> None:
@@ -472,7 +473,7 @@ def test_an_absent_signer_is_asked_again_and_a_refusal_is_final() -> None:
     assert names(effects) == ["publish Alarm"]
     pair.a.do(ev.TimerFired(name="signer"))
     assert not pair.a.questions
-    assert pair.a.channel.lifecycle is Lifecycle.NORMAL
+    assert lifecycle(pair.a) is Lifecycle.NORMAL
 
 
 # -- fees --------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Opening v1: what is refused, what is sent when, and what a funding must be (BOLT 2; C-019 to C-034)."""
 
 import pytest
-from channel_kit import forget, make_pair, of_kind, refused, send, waiting, with_features
+from channel_kit import forget, lifecycle, make_pair, of_kind, refused, send, waiting, with_features
 from leyden.bitcoin import TxIn, TxOut, p2wpkh
 from leyden.channel import ChannelError, ChannelPolicy, ErrorCode, Lifecycle, check_open_channel
 from leyden.channel import effects as fx
@@ -70,7 +70,7 @@ def test_a_bad_proposal_is_refused(rule: Rule, changes: dict[str, object]) -> No
         check_open_channel(message, pair.b.env)
     assert caught.value.rule is rule
     pair.accept(message)
-    assert pair.b.channel.lifecycle is Lifecycle.ABANDONED
+    assert lifecycle(pair.b) is Lifecycle.ABANDONED
     assert names(pair.b.log) == ["send error"]
     assert pair.b.commit() == 0
 
@@ -112,7 +112,7 @@ def test_parameters_that_cannot_work_are_refused() -> None:
         {"feerate": FeeRatePerKw(250_001)},
     ):
         with pytest.raises(ChannelError):
-            make_pair().propose(**params)  # type: ignore[arg-type]
+            make_pair().propose(**params)
     with pytest.raises(ChannelError):
         make_pair(features=Features()).propose()
 
@@ -137,7 +137,7 @@ def test_a_bad_answer_ends_the_opening(rule: Rule, changes: dict[str, object]) -
     pair.propose()
     pair.accept()
     effects = send(pair, pair.a, replace(waiting(pair.b, AcceptChannel), **changes))
-    assert pair.a.channel.lifecycle is Lifecycle.ABANDONED
+    assert lifecycle(pair.a) is Lifecycle.ABANDONED
     assert names(effects) == ["send error", "deliver FundingAbandoned", "publish OpenFailed"]
     assert isinstance(pair.a.events[-1], OpenFailed)
 
@@ -153,7 +153,7 @@ def test_a_trusted_zeroconf_opener_gets_depth_0() -> None:
     answer = waiting(pair.b, AcceptChannel)
     assert answer.minimum_depth == 0
     send(pair, pair.a, replace(answer, minimum_depth=1))
-    assert pair.a.channel.lifecycle is Lifecycle.ABANDONED
+    assert lifecycle(pair.a) is Lifecycle.ABANDONED
 
 
 def test_a_zeroconf_channel_is_ready_at_once() -> None:
@@ -203,7 +203,7 @@ def test_a_disconnect_forgets_an_unfunded_channel_and_a_new_proposal_replaces_it
     second = pair.propose()
     assert second.temporary_channel_id != first.temporary_channel_id
     pair.accept()
-    assert pair.b.channel.lifecycle is Lifecycle.AWAIT_FUNDING_CREATED
+    assert lifecycle(pair.b) is Lifecycle.AWAIT_FUNDING_CREATED
 
 
 def funding_sent() -> ChannelPair:
@@ -221,7 +221,7 @@ def test_a_bad_first_signature_ends_the_opening_on_the_fundee() -> None:
     message = waiting(pair.a, FundingCreated)
     effects = send(pair, pair.b, replace(message, signature=bytes(32) + b"\1" * 32))
     assert names(effects)[0] == "send error"
-    assert pair.b.channel.lifecycle is Lifecycle.ABANDONED
+    assert lifecycle(pair.b) is Lifecycle.ABANDONED
 
 
 def high_s(signature: bytes) -> bytes:
@@ -321,7 +321,7 @@ def test_channel_ready_is_never_sent_for_another_output(change: dict[str, object
     output = replace(pair.funding_tx.outputs[1], **change)
     effects = pair.b.do(ev.FundingConfirmed(height=pair.b.env.height, tx_index=1, output=output))
     assert names(effects) == ["send error", "publish Alarm", "publish ChannelClosed"]
-    assert pair.b.channel.lifecycle is Lifecycle.CLOSED
+    assert lifecycle(pair.b) is Lifecycle.CLOSED
 
 
 def test_a_reorg_of_the_funding_stops_new_htlcs() -> None:
@@ -376,13 +376,13 @@ def test_a_fundee_forgets_a_funding_that_never_comes() -> None:
     for end in pair.ends:
         end.env = replace(end.env, height=type(opened)(opened + 2_014))
     pair.mine(1)
-    assert pair.b.channel.lifecycle is Lifecycle.AWAIT_CONFIRMATION
+    assert lifecycle(pair.b) is Lifecycle.AWAIT_CONFIRMATION
     assert pair.b.rows
     pair.mine(1)
-    assert pair.b.channel.lifecycle is Lifecycle.CLOSED
+    assert lifecycle(pair.b) is Lifecycle.CLOSED
     assert of_kind(pair.b.log, ErrorMessage)
     assert not pair.b.rows
-    assert pair.a.channel.lifecycle is Lifecycle.AWAIT_CONFIRMATION, "the funder never forgets"
+    assert lifecycle(pair.a) is Lifecycle.AWAIT_CONFIRMATION, "the funder never forgets"
 
 
 def test_a_signer_that_refuses_ends_the_opening() -> None:

@@ -4,6 +4,7 @@ import pytest
 from channel_kit import (
     commit_add,
     forget,
+    lifecycle,
     make_pair,
     of_kind,
     open_pair,
@@ -153,7 +154,7 @@ def test_number_0_asks_for_a_force_close_and_gets_it() -> None:
     message, _ = connected(pair)
     words = names(send(pair, pair.b, replace(message, next_commitment_number=0)))
     assert words == FAILED[1:]
-    assert pair.b.channel.lifecycle is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.b) is Lifecycle.FORCE_CLOSING
 
 
 @pytest.mark.proves("C-095")
@@ -176,7 +177,7 @@ def test_impossible_numbers_and_wrong_secrets_fail_the_channel(change: dict[str,
     message, _ = connected(pair)
     words = names(send(pair, pair.b, replace(message, **change)))
     assert [w for w in words if "CheckFutureSecret" not in w][-4:] == FAILED
-    assert pair.b.channel.lifecycle is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.b) is Lifecycle.FORCE_CLOSING
 
 
 def lost(pair: ChannelPair, name: str) -> list[Message]:
@@ -271,7 +272,7 @@ def test_an_old_copy_never_broadcasts(hold: bool) -> None:
         assert pair.b.channel.link is Link.REESTABLISHING
         assert names(send(pair, pair.b, waiting(pair.a, ChannelReestablish) if pair.a.sent else _ready(pair))) == []
         pair.b.answer_signer()
-    assert pair.b.channel.lifecycle is Lifecycle.DATA_LOSS
+    assert lifecycle(pair.b) is Lifecycle.DATA_LOSS
     assert not pair.b.broadcasts
     assert len(of_kind(pair.b.log, ErrorMessage)) == 1
     assert [e.subject for e in pair.b.events if isinstance(e, Alarm)] == ["data_loss"]
@@ -283,9 +284,9 @@ def test_an_old_copy_never_broadcasts(hold: bool) -> None:
     pair.mine(5)
     assert not pair.b.broadcasts
     pair.b.hold_signer = False
-    assert pair.a.channel.lifecycle is Lifecycle.FORCE_CLOSING
+    assert lifecycle(pair.a) is Lifecycle.FORCE_CLOSING
     pair.confirm_spend(pair.a.broadcasts[-1].tx)
-    assert pair.b.channel.lifecycle is Lifecycle.REMOTE_CLOSED
+    assert lifecycle(pair.b) is Lifecycle.REMOTE_CLOSED
     assert [b.kind.value for b in pair.b.broadcasts] == ["sweep"]
 
 
