@@ -492,3 +492,34 @@ def test_a_reorg_of_the_close_is_survived() -> None:
         assert end.channel.spend is None
     pair.confirm_spend(tx)
     assert pair.b.channel.spend is not None
+
+
+def test_a_channel_that_was_failed_releases_no_secret() -> None:
+    pair = open_pair()
+    pair.b.hold_signer = True
+    pair.add(pair.a, 5_000_000)
+    pair.end_turn(pair.a)
+    pair.deliver(pair.a)
+    pair.b.do(ev.ForceClose(reason="x"))
+    assert [type(q).__name__ for q in pair.b.questions] == ["ValidateHolderCommitment", "SignHolderCommitment"]
+    pair.b.answer_signer()
+    assert not pair.b.questions
+    assert pair.b.channel.local_revoked == 0
+    assert pair.b.broadcasts[-1].kind is BroadcastKind.UNILATERAL_CLOSE
+    assert not pair.b.channel.pending
+
+
+def test_a_refused_question_is_not_asked_again_after_a_reconnect() -> None:
+    pair = open_pair()
+    pair.a.hold_signer = True
+    pair.add(pair.a, 5_000_000)
+    pair.end_turn(pair.a)
+    request = pair.a.questions.popleft()
+    pair.a.do(ev.SignerFailed(request_id=request.request_id, refused=True, text="no"))
+    pair.disconnect()
+    pair.a.restart()
+    pair.connect()
+    pair.deliver(pair.b)
+    assert not [q for q in pair.a.questions if q.request_id == request.request_id]
+    assert "commitment_signed" not in waiting_names(pair.a)
+    assert lifecycle(pair.a) is Lifecycle.NORMAL

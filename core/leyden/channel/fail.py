@@ -8,7 +8,7 @@ from leyden.channel.state import ON_CHAIN, OPENING, TERMINAL, Channel, Lifecycle
 from leyden.channel.turn import Turn
 from leyden.channel.views import signed_view
 from leyden.commitment import make_commitment
-from leyden.hooks.signing import Signature, SignHolderCommitment, commitment_params
+from leyden.hooks.signing import Signature, SignHolderCommitment, ValidateHolderCommitment, commitment_params
 from leyden.hooks.types import BroadcastKind, ChannelClosing
 from leyden.types import clean_text
 
@@ -29,7 +29,15 @@ def fail_channel(turn: Turn, text: str, *, quiet: bool = False, initiator: str =
     if channel.lifecycle in OPENING:
         abandon(turn, text)
         return
-    turn.set(lifecycle=Lifecycle.FORCE_CLOSING, failure=text, link=Link.DOWN, outbox=(), reestablish=None)
+    turn.set(
+        lifecycle=Lifecycle.FORCE_CLOSING,
+        failure=text,
+        link=Link.DOWN,
+        outbox=(),
+        reestablish=None,
+        # a signer that keeps state must have noted a commitment before it signs it for broadcast
+        pending=tuple(r for r in channel.pending if isinstance(r, ValidateHolderCommitment)),
+    )
     turn.publish(ChannelClosing(channel_id=channel.channel_id, initiator=initiator, reason=text))
     turn.ask(holder_request(turn))
 

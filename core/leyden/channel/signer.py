@@ -8,7 +8,7 @@ from leyden.channel import dance, fail, opening, reestablish, shutdown, sweep
 from leyden.channel.dance import repeat_validation
 from leyden.channel.effects import Sign, Watch
 from leyden.channel.events import SignerAnswered, SignerFailed
-from leyden.channel.state import OPENING, Channel, Lifecycle
+from leyden.channel.state import ON_CHAIN, OPENING, Channel, Lifecycle
 from leyden.channel.turn import Misplaced, Turn
 from leyden.crypto import FIRST_INDEX
 from leyden.hooks.signing import (
@@ -59,6 +59,8 @@ def on_signer_answered(turn: Turn, event: SignerAnswered) -> None:
 
 def _dispatch(turn: Turn, request: AnySignerRequest, answer: object) -> None:
     opening_now = turn.channel.lifecycle in OPENING
+    if turn.channel.lifecycle in ON_CHAIN and not isinstance(request, SignHolderCommitment | SignSweep):
+        return  # nothing is signed, noted or revoked any more
     match request, answer:
         case SignCounterpartyCommitment(), CommitmentSignatures():
             if opening_now:

@@ -87,11 +87,12 @@ class Turn:
         return f"{self.channel.channel_id.hex()}:{operation}:{number}"
 
     def ask(self, request: AnySignerRequest) -> None:
-        """Put a question to the signer (once; asking again is the business of retries)."""
+        """Put a question to the signer; one that it refused stays open but is never put to it again."""
         channel = self.channel
         if all(known.request_id != request.request_id for known in channel.pending):
             self.set(pending=(*channel.pending, request))
-        self.effects.append(Sign(request=request))
+        if request.request_id not in channel.refused:
+            self.effects.append(Sign(request=request))
 
     def hold_place(self, request_id: str) -> None:
         """Keep a place in the outbox for the message that the answer will make."""
