@@ -74,8 +74,6 @@ class ChainMonitor:
         self._follower: ChainFollower | None = None
         self._durable: ChainFollower | None = None
         self._watched: set[tuple[bytes, OutPoint | None]] = set()
-        self._watched_now: list[tuple[bytes, OutPoint | None]] = []
-        """Added in this turn: the source hears of them after the commit."""
         self._birth = BlockHeight(0)
         self._restarts = 0
         self._restarting = False
@@ -85,7 +83,10 @@ class ChainMonitor:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def load(self, rows: Sequence[tuple[bytes, bytes]], birth_height: BlockHeight) -> None:
+        """From rows, with nothing watched: everybody who watches says so again."""
         self._birth = birth_height
+        self._watched.clear()
+        self._restarting = False
         self._follower = self._durable = load_follower(rows, keyspace.CHAIN, self._network, birth_height)
         self._channels.height = self._follower.height
 
@@ -117,7 +118,6 @@ class ChainMonitor:
         if (script, outpoint) in self._watched:
             return
         self._watched.add((script, outpoint))
-        self._watched_now.append((script, outpoint))
         watch = Watch(script=script, outpoint=outpoint, since_height=self.follower.height)
         self._absorb(WatchesAdded(watches=(watch,), active_from=None))
         self._after_commit(lambda: self._caller.call(self._source, self._source.watch([watch]), _note_watch, "watch"))
@@ -231,24 +231,12 @@ class ChainMonitor:
 
     def commit(self) -> None:
         self._durable = self._follower
-        self._watched_now.clear()
 
     def rollback(self) -> None:
-        """The source moved on without us: take up the stream again from the durable tip, with every watch we have."""
-        watches, self._watched_now = self._watched_now, []
-        self._watched.difference_update(watches)
-        self._restarting = False  # if a restart waited for this turn's commit, it was dropped with it
-        if self._follower is not None and self._durable is not None:
+        """Back to the durable tip. The source moved on without us: ``load`` and ``restart`` put that right."""
+        if self._durable is not None:
             self._follower = self._durable
             self._channels.height = self._follower.height
-        self._post(lambda: self._begin_again(watches))
-
-    def _begin_again(self, watches: Sequence[tuple[bytes, OutPoint | None]]) -> None:
-        for script, outpoint in watches:
-            self.watch(script, outpoint)
-        for rescan in self.follower.rescans:  # answers that arrived in the dropped turn are lost
-            self._fetch(FetchBlock(height=rescan.height, block_hash=rescan.block_hash))
-        self._restart_later("the turn was dropped")
 
 
 def _note_watch(active_from: BlockHeight | None, error: BaseException | None) -> None:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import structlog
 
@@ -155,8 +155,6 @@ class ChannelManager:
         self._by_funding: dict[OutPoint, ChannelId] = {}
         self._touched: dict[ChannelId, None] = {}
         self._changed: dict[ChannelId, ChannelActor] = {}
-        self._stepped: dict[ChannelActor, None] = {}
-        """Every actor that took a step in this turn, changed by it or not."""
         self._peers: dict[NodeId, Peer] = {}
         self._scripts: dict[DestinationPurpose, bytes] = {}
         self._open_failures: dict[ChannelId, str] = {}
@@ -195,10 +193,15 @@ class ChannelManager:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Sequence[tuple[bytes, bytes]]]) -> None:
-        """Load every channel from its rows; ``resume`` follows in a turn.
+        """Forget what memory holds and load every channel from its rows; ``resume`` follows in a turn.
 
         ``StoreRefused`` if rows cannot be read: a node that forgot a channel would tell its peer to close it.
         """
+        for actor in self._actors.values():
+            self._cancel_timers(actor)
+        for known in (self._actors, self._by_peer, self._by_funding, self._touched, self._changed, self._scripts):
+            known.clear()
+        self._dropped = []
         for channel_rows in rows:
             try:
                 channel = load(channel_rows)
@@ -209,17 +212,23 @@ class ChannelManager:
                 ) from error
             self._insert(ChannelActor(channel, channel.config.peer, channel))
 
-    def resume(self) -> None:
-        """Let every channel issue its watches, timers and open requests again, each on its own."""
-        self._release_claims()
-        for actor in self._actors.values():
-            self._post(partial(self._restart, actor))
+    def resume(self, claims: str = "") -> None:
+        """Let every channel issue its watches, timers and open requests again, each on its own.
 
-    def _release_claims(self) -> None:
+        Coins are freed that are locked for nobody any more under a claim that begins with ``claims``.
+        """
+        self._release_claims(claims)
+        for actor in list(self._actors.values()):
+            try:
+                self.apply(actor, Restarted())
+            except Exception:  # a bug that one channel shows must not keep the others from their watches
+                log.exception("channel_not_resumed", channel=actor.channel.channel_id.hex())
+
+    def _release_claims(self, prefix: str) -> None:
         """Coins locked for an opening or a payment that a crash forgot are free again."""
         held = {actor.channel.config.claim_id for actor in self._actors.values()}
         for claim_id in self._wallet.claims():
-            if claim_id not in held:
+            if claim_id.startswith(prefix) and claim_id not in held:
                 self._journal.merge(self._wallet.release(claim_id))
 
     def add(self, channel: Channel, effects: Sequence[Effect], peer_id: NodeId) -> ChannelActor:
@@ -229,7 +238,6 @@ class ChannelManager:
         self._scripts.pop(DestinationPurpose.SHUTDOWN, None)
         self._changed[channel.channel_id] = actor
         self._touched[channel.channel_id] = None
-        self._stepped[actor] = None
         self._perform_all(actor, effects)
         if self.peer_of(actor) is None and not actor.channel.is_terminal:
             self.apply(actor, PeerDisconnected())  # the peer left while keys were made: nobody else would say so
@@ -252,10 +260,14 @@ class ChannelManager:
         channel_id = actor.channel.channel_id
         self._actors.pop(channel_id, None)
         self._by_peer.get(actor.peer_id, {}).pop(channel_id, None)
+        self._cancel_timers(actor)
+        self._dropped.append((channel_id, actor))
+
+    @staticmethod
+    def _cancel_timers(actor: ChannelActor) -> None:
         for timer in actor.timers.values():
             timer.cancel()
         actor.timers.clear()
-        self._dropped.append((channel_id, actor))
 
     # -- peers -------------------------------------------------------------------------------------------------------
 
@@ -327,7 +339,6 @@ class ChannelManager:
         ``ChannelError`` of a local command passes through with the state unchanged.
         """
         before = actor.channel
-        self._stepped[actor] = None
         after, effects = step(before, event, self.env(actor.peer_id))
         if after is not before:
             actor.channel = after
@@ -514,11 +525,10 @@ class ChannelManager:
         for actor in self._changed.values():
             actor.durable = actor.channel
         self._changed = {}
-        self._stepped = {}
         self._dropped = []
 
     def rollback(self) -> None:
-        """Back to the durable values; channels that were never durable are gone with their peer's connection."""
+        """Back to the values before the turn. Whether its rows reached the disk only ``restore`` can tell."""
         for channel_id, actor in self._dropped:
             if actor.durable is not None:
                 self._actors[channel_id] = actor
@@ -528,21 +538,10 @@ class ChannelManager:
             if actor.durable is not None:
                 actor.channel = actor.durable
                 self._insert(actor)
-        for actor in self._stepped:
-            actor.pending_signatures.clear()  # questions of this turn were never asked, answers in it are lost
-            self._post(partial(self._restart, actor))
         self._changed = {}
-        self._stepped = {}
         self._touched = {}
         self._dropped = []
         self._scripts = {}
-
-    def _restart(self, actor: ChannelActor) -> None:
-        """What the rows show to be open is asked again, and so is what only memory knows to be open."""
-        if self._actors.get(actor.channel.channel_id) is actor:
-            self.apply(actor, Restarted())
-        if self._actors.get(actor.channel.channel_id) is actor:
-            self.apply(actor, TimerFired(name="signer"))
 
     def fail_channel(self, actor: ChannelActor, text: str) -> None:
         self.apply(actor, FailChannel(text=text))

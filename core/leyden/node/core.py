@@ -208,12 +208,14 @@ class NodeCore:
         )
         self.on_synced: Callable[[], None] = lambda: None
         """The chain was followed to the source's tip (again, after each restart of the source)."""
+        self.on_reloaded: Callable[[], None] = lambda: None
+        """Memory was read back from the store: what waited for a turn that was dropped may have happened."""
         self._unheard: deque[tuple[Peer, bytes]] = deque()
         self._unheard_bytes = 0
         self._degraded_because = ""
         self.chain.on_synced = self._chain_synced
         engine.on_degraded = self._on_degraded
-        engine.reload = self._reload_wallet
+        engine.reload = self._reload
 
     @classmethod
     async def load(
@@ -256,6 +258,7 @@ class NodeCore:
                 f"the database cannot be read ({type(error).__name__}: {error}): "
                 "it is damaged or was written by a newer Leyden"
             ) from error
+        core._resume()
         if getattr(store, "identity_changed", False):
             log.warning("database_copied_or_moved")
             core.engine.post(lambda: core.publish(Alarm(subject="store", text=COPIED)))
@@ -279,11 +282,27 @@ class NodeCore:
             for key, value in await store.scan(area):
                 by_channel.setdefault(key[1:33], []).append((key, value))
         self.channels.restore(list(by_channel.values()))
+
+    def _resume(self) -> None:
         self.engine.post(self.chain.watch_wallet)
         self.engine.post(self.channels.resume)
         self.engine.post(self.payments.resume)
         self.engine.post(self.fees.refresh)
         self.host.call_later(REPEAT_SECONDS, self._repeat)
+
+    async def _reload(self) -> None:
+        """A commit failed, and whether its rows are on disk only the disk knows: memory becomes what is there.
+
+        Every connection has ended by then, so this is a restart in all but name; callers keep waiting.
+        """
+        self.engine.journal.clear()
+        await self._load_rows()
+        # At once, not as mail: the mail that waited (blocks above all) must find every channel watching.
+        self.chain.watch_wallet()
+        self.channels.resume("open:")
+        self.payments.resume()
+        self.chain.restart("the store was read back")
+        self.on_reloaded()
 
     # -- peers are heard only at the tip of the chain ------------------------------------------------------------------
 
@@ -327,11 +346,6 @@ class NodeCore:
         else:
             self.publish(Alarm(subject="storage", text=f"storage works again after: {self._degraded_because}"))
 
-    async def _reload_wallet(self) -> None:
-        rows = await self.services.store.scan(keyspace.WALLET)
-        await self.services.wallet.load(keyspace.WALLET, rows, self.services.destinations)
-        await self.services.wallet.top_up()
-
 
 class _Waiting:
     """Answers the callers of ``open`` at the end of a turn."""
@@ -349,7 +363,7 @@ class _Waiting:
         self._opener.check_waiting()
 
     def rollback(self) -> None:
-        self._opener.check_waiting()
+        """Nothing is certain now; the next commit answers."""
 
 
 class _EventPart:

@@ -216,14 +216,14 @@ class Driver:
     # -- turns -------------------------------------------------------------------------------------------------------
 
     def _run_turn(self) -> None:
-        """A turn whose store answers inline runs here and now; one that has to wait goes on as a task."""
+        """A turn whose store answers inline runs here and now; one that has to wait (or reads back) is a task."""
         if self._core is None:
             return
         if self._turning is not None:
             self._again = True
             return
         turn = self.core.engine.turn()
-        if getattr(self.core.services.store, "inline", False):
+        if getattr(self.core.services.store, "inline", False) and not self.core.engine.degraded:
             try:
                 turn.send(None)
             except StopIteration:

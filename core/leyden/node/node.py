@@ -100,6 +100,7 @@ class Node:
         self._waiting: set[asyncio.Future[Any]] = set()
         """Callers of the API who have no answer yet."""
         self._stopped: asyncio.Future[None] | None = None
+        self._awaited: dict[PaymentHash, list[asyncio.Future[PaymentRecord]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         core.on_published = self._published.set
 
@@ -125,6 +126,7 @@ class Node:
         self._ask_plugins(questions)
         synced = self._future()
         core.on_synced = lambda: _finish(synced, None, None)
+        core.on_reloaded = self._on_reloaded
         await self._turn_done()
         await core.chain.start_source()
         self._start_task(self._driver.pump(services.chain_source), "chain")
@@ -349,13 +351,12 @@ class Node:
             approval = self.core.services.payment_approval
             if not await approval.approve_bolt11(invoice.text, amount):
                 raise SpendRefused("the key manager refused the payment")
-            waiting = self._future()
-
-            def begin() -> None:
-                self.core.payments.send(invoice, amount, key)
-                self.core.payments.wait(payment_hash, lambda record: _finish(waiting, record, None))
-
-            await self._call(begin)
+            waiting = self._wait_payment(payment_hash)
+            try:
+                await self._call(lambda: self.core.payments.send(invoice, amount, key))
+            except BaseException:
+                waiting.cancel()
+                raise
         finally:
             self._paying.discard(payment_hash)
         async with asyncio.timeout(timeout):
@@ -372,8 +373,26 @@ class Node:
 
     def _wait_payment(self, payment_hash: PaymentHash) -> "asyncio.Future[PaymentRecord]":
         waiting: asyncio.Future[PaymentRecord] = self._future()
-        self.core.payments.wait(payment_hash, lambda record: _finish(waiting, record, None))
+        if payment_hash not in self._awaited:
+            self._awaited[payment_hash] = []
+            self.core.payments.wait(payment_hash, self._on_payment_final)
+        self._awaited[payment_hash].append(waiting)
         return waiting
+
+    def _on_payment_final(self, record: PaymentRecord) -> None:
+        for waiting in self._awaited.pop(record.payment_hash, ()):
+            _finish(waiting, record, None)
+
+    def _on_reloaded(self) -> None:
+        self._host.spawn(self._look_again(), lambda _value, _error: None, "payments after a read back")
+
+    async def _look_again(self) -> None:
+        """Payments whose end was on disk though its commit was reported as failed."""
+        for payment_hash in list(self._awaited):
+            record = await self._payment_record(payment_hash)
+            if record is not None and record.status != PaymentStatus.PENDING:
+                for waiting in self._awaited.get(payment_hash, ()):
+                    _finish(waiting, record, None)
 
     async def _outcome(self, payment_hash: PaymentHash, timeout: float | None) -> PaymentRecord:
         waiting = self._wait_payment(payment_hash)

@@ -50,6 +50,8 @@ class MemoryStore:
         self.disk = disk if disk is not None else MemoryDisk()
         self.identity_changed = False
         self.commits = 0
+        self.failing = False
+        """The present (or last) commit is one that ``fail_next`` lets fail; hooks may look."""
         self.hooks: list[CommitHook] = []
         self._failures: list[tuple[StoreError, bool]] = []
         self._epoch: int | None = None
@@ -84,6 +86,7 @@ class MemoryStore:
         if epoch != self.disk.epoch:
             raise StoreFenced(f"the store was taken over (epoch {self.disk.epoch}, ours is {epoch})")
         self.commits += 1
+        self.failing = bool(self._failures)
         self._call_hooks(CommitMoment.BEFORE)
         if self._failures:
             error, durable = self._failures.pop(0)

@@ -9,6 +9,7 @@ import importlib
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +25,13 @@ from leyden.hooks.types import (
     UtxoAnswer,
     Watch,
 )
-from leyden.node.core import NodeConfig, NodeCore, Services
+from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.host import run_inline
 from leyden.node.peer import Peer
+from leyden.testing.guard_ledger import GuardLedger
 from leyden.testing.memory_store import CommitMoment, MemoryDisk, MemoryStore
+from leyden.testing.signer import GuardingSigner
+from leyden.testing.sim_device import DeviceMemory, SimDevice
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, NodeId, OutPoint
 
 T = TypeVar("T")
@@ -72,8 +76,9 @@ class Simulation:
     def close(self) -> None:
         self.chain.close()
 
-    def add_node(self, name: str, policy: ChannelPolicy | None = None) -> "SimNode":
+    def add_node(self, name: str, policy: ChannelPolicy | None = None, device: DeviceMemory | None = None) -> "SimNode":
         node = SimNode(self, name, sha256(f"seed of {name}".encode()), policy or ChannelPolicy(minimum_depth=3))
+        node.device = device
         self.nodes[name] = node
         node.start()
         return node
@@ -147,7 +152,7 @@ class Simulation:
     def make_services(self, node: "SimNode") -> Services:
         source = SimChain(self, node)
         keys = self._keys(node.seed, Network.REGTEST)
-        signer = SimSigner(node, keys.channel_signer)
+        signer = node.wrap_signer(node.guarded(keys.channel_signer))
         return Services(
             store=node.store,
             chain_source=source,
@@ -155,7 +160,7 @@ class Simulation:
             fee_estimators=[source],
             wallet=self._wallet(),
             node_identity=keys,
-            channel_signer=node.wrap_signer(signer),
+            channel_signer=SimDevice(node, signer) if node.device is not None else SimSigner(node, signer),
             onchain_signer=keys,
             destinations=keys,
             payment_approval=keys,
@@ -180,6 +185,20 @@ class SimNode:
         """Names of the crash points passed, in order, in all lives."""
         self.on_point: Callable[[str], None] = lambda _name: None
         self.wrap_signer: Callable[[Any], Any] = lambda signer: signer
+        self.ledger = GuardLedger()
+        """What a guard around the signer remembers; see ``guarded``."""
+        self.device: DeviceMemory | None = None
+        """Set before ``start`` for a signer that keeps state, takes its time and is sometimes away."""
+        self.holding = False
+        """Payments to this node wait, their HTLCs in flight, until ``release_payments``."""
+        self.feerate = FEERATE
+        self.on_store: Callable[[MemoryStore], None] = lambda _store: None
+        """Sees the store of each life before it is opened."""
+        self.sealed = ""
+        """Why nothing may leave now; a write is noted in ``leaks``."""
+        self.leaks: list[str] = []
+        self._held: list[Callable[[bool], None]] = []
+        self._works: set[Coroutine[Any, Any, Any]] = set()
         self.config = NodeConfig(network=Network.REGTEST, policy=policy)
         self._core: NodeCore | None = None
         self._pending = False
@@ -202,10 +221,12 @@ class SimNode:
         """From whatever the disk holds."""
         self.life += 1
         self._pending = False
+        self.sealed = ""
         self.store = MemoryStore(self.disk)
-        self.store.hooks.append(self._on_commit)
         services = self.simulation.make_services(self)
-        self._core = run_inline(NodeCore.load(self.config, services, self))
+        self.on_store(self.store)
+        self.store.hooks.append(self._on_commit)  # after the guard's own
+        self._core = run_inline(NodeCore.load(self.config, services, self, self._questions()))
         self.guard(self.turn)
         if self._core is not None:
             self._core.channels.height = self._core.chain.height
@@ -218,8 +239,12 @@ class SimNode:
         self.life += 1
         self._core = None
         self.crashes += 1
+        self._held.clear()
+        works, self._works = self._works, set()
+        for work in works:
+            work.close()
         for wire in list(self.wires):
-            wire.break_off()
+            wire.die()
 
     def guard(self, work: Callable[[], None]) -> None:
         try:
@@ -233,7 +258,44 @@ class SimNode:
         self.on_point(name)
 
     def _on_commit(self, moment: CommitMoment, _number: int) -> None:
+        if self.store.failing:
+            self.sealed = "a commit failed"
+            return
+        if moment is CommitMoment.AFTER:
+            self.sealed = ""
         self.point(f"commit:{moment.value}")
+
+    def guarded(self, signer: Any) -> Any:
+        """The signer behind a ``GuardingSigner`` whose memory outlives the process.
+
+        A device remembers all it was asked. A signer without state is asked inside the turn: what was asked in a turn
+        that never became durable has never left the node, so the memory follows the commits.
+        """
+        if self.device is None:
+            self.ledger = self.ledger.durable_image()
+            self.ledger.follow(self.store)
+        return GuardingSigner(signer, self.ledger)
+
+    def _questions(self) -> Questions:
+        return Questions(accept_payment=lambda _payment, answer: self._decide(answer))
+
+    def _decide(self, answer: Callable[[bool], None]) -> None:
+        if self.holding:
+            self._held.append(answer)
+        else:
+            answer(True)
+
+    @property
+    def held(self) -> int:
+        """How many payments wait."""
+        return len(self._held)
+
+    def release_payments(self) -> None:
+        """Accept everything that was held; nothing is held from now on."""
+        self.holding = False
+        held, self._held = self._held, []
+        for answer in held:
+            self.core.engine.post(partial(answer, True))
 
     def turn(self) -> None:
         self._pending = False
@@ -271,17 +333,23 @@ class SimNode:
     def spawn(
         self, work: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None], name: str
     ) -> None:
-        """Nothing here suspends, but the answer still comes in a later turn."""
+        """The answer comes in a later turn; ``work`` may await ``Pause``."""
+        self._works.add(work)
+        self.simulation.soon(self, lambda: self._advance(work, done))
 
-        def run() -> None:
-            try:
-                value = run_inline(work)
-            except Exception as error:
-                done(None, error)
-                return
-            done(value, None)
-
-        self.simulation.soon(self, run)
+    def _advance(self, work: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        if work not in self._works:
+            return
+        try:
+            seconds = work.send(None)
+        except StopIteration as stop:
+            self._works.discard(work)
+            done(stop.value, None)
+        except Exception as error:
+            self._works.discard(work)
+            done(None, error)
+        else:
+            self.simulation.later(self, float(seconds), lambda: self._advance(work, done))
 
 
 class SimWire:
@@ -304,6 +372,8 @@ class SimWire:
         core.engine.post(begin)
 
     def write(self, data: bytes) -> None:
+        if self.node.sealed:
+            self.node.leaks.append(f"{len(data)} bytes left though {self.node.sealed}")
         self.node.point("write:before")
         other = self.other
         if other is not None and not other.closed:
@@ -347,6 +417,14 @@ class SimWire:
         if other is not None:
             other.other = None
             other.lost()
+
+    def die(self) -> None:
+        """The process is gone: what it wrote is with the kernel and still arrives, then comes the end."""
+        self.closed = True
+        self._forget()
+        other = self.other
+        if other is not None:
+            self.simulation.soon(other.node, other.lost)
 
     def _forget(self) -> None:
         if self in self.node.wires:
@@ -403,7 +481,7 @@ class SimChain:
         return BroadcastResult(accepted=True)
 
     async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
-        return FEERATE
+        return self._node.feerate
 
 
 class SimSigner:
