@@ -419,7 +419,6 @@ class Robber:
         self.pump(end)
 
 
-@pytest.mark.xfail(strict=True, reason="ChannelManager._rekey overwrites a channel that has the id already")
 def test_a_stranger_cannot_take_the_place_of_a_channel(world: World) -> None:
     """The funding outpoint of our channel with somebody else, claimed for a channel with the attacker."""
     ours = world.channel
@@ -448,7 +447,6 @@ def test_openings_that_are_never_funded_do_not_pile_up(world: World) -> None:
     assert sum(c.config.peer == robber.peer.node_id for c in world.alice.core.channels.channels()) <= 4
 
 
-@pytest.mark.xfail(strict=True, reason="ChannelManager._on_confirmed knows one outpoint for a transaction")
 def test_two_channels_funded_by_one_transaction(world: World) -> None:
     """A batch: both channels see their output confirmed."""
     robber = Robber(world)

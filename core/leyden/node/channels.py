@@ -53,6 +53,7 @@ from leyden.channel.events import (
     TimerFired,
     TurnEnded,
 )
+from leyden.channel.opening import channel_id_of
 from leyden.hooks.services import ChannelSigner, StoreRefused, Wallet
 from leyden.hooks.signing import (
     AnySignerAnswer,
@@ -76,7 +77,7 @@ from leyden.node.peer import Peer, PeerState
 from leyden.node.txtracker import TxTracker
 from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid
 from leyden.types.rules import C_144
-from leyden.wire import ErrorMessage, Message, WarningMessage
+from leyden.wire import ErrorMessage, FundingCreated, Message, WarningMessage
 from leyden.wire.features import Feature, Features, negotiated
 
 log = structlog.get_logger("leyden.channels")
@@ -306,6 +307,11 @@ class ChannelManager:
             if C_144.enabled and not isinstance(message, ErrorMessage | WarningMessage):
                 peer.send_error(channel_id, "no such channel")
             return
+        if isinstance(message, FundingCreated):
+            named = channel_id_of(OutPoint(Txid(message.funding_txid), message.funding_output_index))
+            if named in self._actors:  # one outpoint, one channel: nobody takes the place of another
+                self.apply(known, FailChannel(text="that funding output belongs to another channel"))
+                return
         self.apply(known, MessageReceived(message=message))
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -468,7 +474,7 @@ class ChannelManager:
     def on_block(self, block: Block) -> None:
         """Transactions of the block first, then its height, for every channel."""
         self.height = block.height
-        wanted = {outpoint.txid: outpoint for outpoint in self._by_funding}
+        wanted = self._wanted()
         for entry in block.transactions:
             self._on_confirmed(block.height, entry.position, entry.tx.txid, entry.tx, wanted)
         for channel_id in list(self._actors):
@@ -476,13 +482,19 @@ class ChannelManager:
             if actor is not None:
                 self.apply(actor, BlockConnected(height=block.height))
 
+    def _wanted(self) -> dict[Txid, list[OutPoint]]:
+        """Watched outpoints by transaction: a batch funds several channels, and sweeps are watched here too."""
+        found: dict[Txid, list[OutPoint]] = {}
+        for outpoint in self._by_funding:
+            found.setdefault(outpoint.txid, []).append(outpoint)
+        return found
+
     def _on_confirmed(
-        self, height: BlockHeight, position: int, txid: Txid, tx: Transaction, wanted: dict[Txid, OutPoint]
+        self, height: BlockHeight, position: int, txid: Txid, tx: Transaction, wanted: dict[Txid, list[OutPoint]]
     ) -> None:
-        outpoint = wanted.get(txid)
-        if outpoint is not None and outpoint.vout < len(tx.outputs):
+        for outpoint in wanted.get(txid, ()):
             actor = self._actors.get(self._by_funding[outpoint])
-            if actor is not None:
+            if actor is not None and actor.channel.funding_outpoint == outpoint and outpoint.vout < len(tx.outputs):
                 self.apply(actor, FundingConfirmed(height=height, tx_index=position, output=tx.outputs[outpoint.vout]))
         for spent in tx.inputs:
             channel_id = self._by_funding.get(spent.prevout)
@@ -492,7 +504,7 @@ class ChannelManager:
 
     def on_rescanned(self, height: BlockHeight, transactions: Sequence[BlockTransaction]) -> None:
         """Transactions of a block that was already told, found by a watch added since."""
-        wanted = {outpoint.txid: outpoint for outpoint in self._by_funding}
+        wanted = self._wanted()
         for entry in transactions:
             self._on_confirmed(height, entry.position, entry.tx.txid, entry.tx, wanted)
 
