@@ -405,8 +405,9 @@ def test_a_channel_type_that_was_not_negotiated(busy: BusyNode) -> None:
     assert "C-020" in peer.expect(ErrorMessage).data.decode()
 
 
-def test_storage_trouble_with_a_channel(busy: BusyNode) -> None:
+def test_storage_trouble_with_a_channel(busy: BusyNode, expected_errors: set[str]) -> None:
     """The commit of a block fails: every peer is let go, the block comes again, the channel comes back by itself."""
+    expected_errors.update(("turn_dropped", "storage_degraded"))
     height = busy.core.chain.height
     busy.node.store.fail_next(3)
     busy.simulation.mine(2)
