@@ -1,10 +1,12 @@
 """Whole nodes over real sockets, with SQLite, on an embedded chain in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from leyden.bitcoin import Network, decode_address
 from leyden.channel import ChannelPolicy
 from leyden.node import HookDispatcher, Node, NodeConfig, Services
@@ -26,8 +28,17 @@ class World:
         self.chain = EmbeddedChain(folder / "chain")
         self.nodes: list[Node] = []
 
-    async def start(self, name: str, hooks: HookDispatcher | None = None, policy: ChannelPolicy = POLICY) -> Node:
-        """A node called ``name``: the same name is the same keys and the same database."""
+    async def start(
+        self,
+        name: str,
+        hooks: HookDispatcher | None = None,
+        policy: ChannelPolicy = POLICY,
+        adapt: Callable[[Services], Services] = lambda services: services,
+    ) -> Node:
+        """A node called ``name``: the same name is the same keys and the same database.
+
+        ``adapt`` may replace services before the node starts.
+        """
         data = self.folder / name
         data.mkdir(mode=0o700, exist_ok=True)
         keys = InMemoryKeyManager(name.encode().ljust(32, b"\x01"), Network.REGTEST)
@@ -45,7 +56,7 @@ class World:
             payment_approval=keys,
         )
         config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy)
-        node = await Node.start(config, services, hooks)
+        node = await Node.start(config, adapt(services), hooks)
         self.nodes.append(node)
         return node
 
@@ -90,11 +101,40 @@ async def until(reached: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+def expected_errors() -> set[str]:
+    """Names of log events that this test provokes at error level; add to it."""
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs(expected_errors: set[str]) -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged; an error that no test asked for fails the test."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+    for entry in entries:
+        print(entry)  # shown when the test fails
+    provoked = "disk failure asked for by the test"  # ``MemoryStore.fail_next``
+    errors = [
+        entry
+        for entry in entries
+        if entry["log_level"] in ("error", "critical")
+        and entry["event"] not in expected_errors
+        and entry.get("reason") != provoked
+    ]
+    assert not errors, f"unexpected errors in the log: {errors[:3]}"
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left() -> AsyncIterator[None]:
+    yield
+    stray = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+    assert not stray, f"tasks left behind: {stray}"
+
+
+@pytest.fixture
+async def world(tmp_path: Path, no_task_left: None, quiet_logs: object) -> AsyncIterator[World]:
     world = World(tmp_path)
     yield world
     for node in list(world.nodes):
         await world.stop(node)
     world.chain.close()
-    stray = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
-    assert not stray, f"tasks left behind: {stray}"
