@@ -9,9 +9,10 @@ from leyden.channel.effects import Delivery, Effect, Effects
 from leyden.channel.env import ChannelPolicy, Env, FeeRates
 from leyden.channel.errors import ChannelError, ErrorCode
 from leyden.channel.events import AnyInput, Command, Event
+from leyden.channel.loading import load
 from leyden.channel.machine import step
 from leyden.channel.opening import OpenParams, check_open_channel, open_channel, receive_open_channel
-from leyden.channel.records import channel_id_of, load, records
+from leyden.channel.records import channel_id_of, records
 from leyden.channel.state import (
     ON_CHAIN,
     OPENING,

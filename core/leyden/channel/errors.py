@@ -31,8 +31,6 @@ class ErrorCode(enum.Enum):
     BAD_SCRIPT = "bad_script"
     BAD_FAILURE = "bad_failure"
     BAD_PARAMETERS = "bad_parameters"
-    BAD_RECORD = "bad_record"
-    """A stored row cannot be read."""
 
 
 class ChannelError(LeydenError):

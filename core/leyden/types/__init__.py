@@ -5,7 +5,7 @@ Amounts, feerates and heights are distinct types (``NewType`` over ``int``: free
 ``BlockHeight`` and ``CltvDelta`` are blocks.
 """
 
-from leyden.types.errors import LeydenError, Reaction, Rule, RuleViolation, all_rules, require, rule
+from leyden.types.errors import LeydenError, Reaction, RecordError, Rule, RuleViolation, all_rules, require, rule
 from leyden.types.ids import (
     BlockHash,
     ChannelId,
@@ -53,6 +53,7 @@ __all__ = [
     "PaymentSecret",
     "Preimage",
     "Reaction",
+    "RecordError",
     "Rule",
     "RuleViolation",
     "Sat",

@@ -13,6 +13,26 @@ class LeydenError(Exception):
     """Root of every error that Leyden raises on purpose. ``str(error)`` is one line that says what to do."""
 
 
+class RecordError(LeydenError):
+    """A stored row of ``area`` (``docs/keyspace.md``) cannot be used: it is damaged, or a newer program wrote it.
+
+    Nothing is guessed and nothing skipped: a node that forgot a channel would tell its peer to close it.
+    """
+
+    def __init__(self, area: str, problem: str, advice: str = "it is damaged, run `leyden db check`") -> None:
+        self.area = area
+        self.problem = problem
+        self.is_newer = False
+        super().__init__(f"the database cannot be used, {area}: {problem}: {advice}")
+
+    @classmethod
+    def newer(cls, area: str, problem: str) -> "RecordError":
+        """For a version above all that this program knows."""
+        error = cls(area, problem, "written by a newer Leyden, start that one")
+        error.is_newer = True
+        return error
+
+
 class Reaction(enum.Enum):
     """What a violation costs (the letters of ``docs/spec/checklist.md``)."""
 
