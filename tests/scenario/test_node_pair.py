@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from leyden.hooks.types import ChannelClosed, PaymentReceived, PaymentSent
 from leyden.node import Node, PaymentError
@@ -120,3 +121,39 @@ async def test_force_close_recovers_our_balance(world: World) -> None:
     await world.mine(6)
     await until(lambda: alice.wallet_balance().confirmed > before + 895_000)
     await until(lambda: not alice.channels() and not bob.channels())
+
+
+class SlowReads:
+    """A store whose reads take a moment, so that others run between a look and what follows from it."""
+
+    inline = True
+
+    def __init__(self, store: object) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def get(self, key: bytes) -> bytes | None:
+        row: bytes | None = await self._store.get(key)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.02)
+        return row
+
+
+async def test_callers_that_look_at_the_same_time_do_not_both_pay(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 5_000_000)
+    await world.channel(alice, bob)
+    invoice = await bob.create_invoice(Msat(3_000_000), "once")
+    services = alice.core.services
+    alice.core.services = msgspec.structs.replace(services, store=SlowReads(services.store))
+
+    async def pay_a_little_later(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return (await alice.pay(invoice.bolt11, timeout=10)).status
+
+    outcomes = await asyncio.gather(*(pay_a_little_later(0.004 * n) for n in range(12)), return_exceptions=True)
+    assert outcomes.count("succeeded") == 1
+    assert all(isinstance(outcome, PaymentError) for outcome in outcomes if outcome != "succeeded")
+    await until(lambda: bob.channels()[0].local_msat == 3_000_000)
+    alice.core.services = services

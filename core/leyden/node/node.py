@@ -336,32 +336,41 @@ class Node:
         invoice = parse_invoice(bolt11, self.core.config.network)
         amount = self._amount(invoice, amount_msat)
         payment_hash = invoice.payment_hash
-        earlier = await self._payment_record(payment_hash)
-        if earlier is not None and earlier.status == PaymentStatus.SUCCEEDED:
-            if key and earlier.key == key:
-                return view_payment(earlier)
-            raise PaymentError("this payment hash was already paid")
-        if self.core.payments.is_pending(payment_hash) or payment_hash in self._paying:
-            if key and earlier is not None and earlier.key == key:
-                return view_payment(await self._outcome(payment_hash, timeout))
+        if payment_hash in self._paying:
             raise PaymentError("this payment hash is already being paid")
-        self._paying.add(payment_hash)
+        self._paying.add(payment_hash)  # before the store is read: two callers must never both find nothing
         try:
-            await self._approve("payment", amount, Msat(0), invoice.payee.hex())
-            approval = self.core.services.payment_approval
-            if not await approval.approve_bolt11(invoice.text, amount):
-                raise SpendRefused("the key manager refused the payment")
-            waiting = self._wait_payment(payment_hash)
-            try:
-                await self._call(lambda: self.core.payments.send(invoice, amount, key))
-            except BaseException:
-                waiting.cancel()
-                raise
+            earlier = await self._payment_record(payment_hash)
+            if earlier is not None and earlier.status == PaymentStatus.SUCCEEDED:
+                if key and earlier.key == key:
+                    return view_payment(earlier)
+                raise PaymentError("this payment hash was already paid")
+            in_flight = earlier is not None and earlier.status == PaymentStatus.PENDING
+            if not in_flight and not self.core.payments.is_pending(payment_hash):
+                waiting = await self._begin_payment(invoice, amount, key)
+            elif key and earlier is not None and earlier.key == key:
+                waiting = None
+            else:
+                raise PaymentError("this payment hash is already being paid")
         finally:
             self._paying.discard(payment_hash)
+        if waiting is None:
+            return view_payment(await self._outcome(payment_hash, timeout))
         async with asyncio.timeout(timeout):
-            record: PaymentRecord = await waiting
-        return view_payment(record)
+            return view_payment(await waiting)
+
+    async def _begin_payment(self, invoice: Invoice, amount: Msat, key: str) -> "asyncio.Future[PaymentRecord]":
+        """Ask whoever may refuse, then offer the HTLC; the future is its end."""
+        await self._approve("payment", amount, Msat(0), invoice.payee.hex())
+        if not await self.core.services.payment_approval.approve_bolt11(invoice.text, amount):
+            raise SpendRefused("the key manager refused the payment")
+        waiting = self._wait_payment(invoice.payment_hash)
+        try:
+            await self._call(lambda: self.core.payments.send(invoice, amount, key))
+        except BaseException:
+            waiting.cancel()
+            raise
+        return waiting
 
     def _amount(self, invoice: Invoice, asked: Msat | None) -> Msat:
         amount = invoice.amount_msat if asked is None else asked
