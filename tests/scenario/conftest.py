@@ -9,6 +9,8 @@ import pytest
 import structlog
 from leyden.bitcoin import Network, decode_address
 from leyden.channel import ChannelPolicy
+from leyden.hooks import hookimpl
+from leyden.hooks.registry import Registry
 from leyden.node import HookDispatcher, Node, NodeConfig, Services
 from leyden.types import FeeRatePerKw, NodeId, Sat
 from leyden_inmemory import InMemoryKeyManager
@@ -88,6 +90,28 @@ class World:
         await self.mine(4)
         await until(lambda: usable(funder) and usable(fundee))
         return channel_id
+
+
+def with_plugins(**plugins: object) -> HookDispatcher:
+    """A dispatcher that asks these objects, whose hooks are marked with ``hookimpl``."""
+    registry = Registry(())
+    for name, plugin in plugins.items():
+        registry.enable(name, plugin)
+    return HookDispatcher(registry.manager, registry.failures)
+
+
+class Cashier:
+    """A plugin that lets payments wait until the test opens the till."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.waiting = 0
+
+    @hookimpl
+    async def leyden_accept_payment(self, payment: object) -> bool:
+        self.waiting += 1
+        await self.open.wait()
+        return True
 
 
 def usable(node: Node) -> bool:

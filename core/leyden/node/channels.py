@@ -75,7 +75,7 @@ from leyden.node.host import Caller, Host, TimerHandle, answers_inline
 from leyden.node.journal import Journal
 from leyden.node.peer import Peer, PeerState
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid
+from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid, clean_text
 from leyden.types.rules import C_144
 from leyden.wire import ErrorMessage, FundingCreated, Message, WarningMessage
 from leyden.wire.features import Feature, Features, negotiated
@@ -208,7 +208,7 @@ class ChannelManager:
                 channel = load(channel_rows)
             except Exception as error:  # whatever a damaged row provokes
                 raise StoreRefused(
-                    f"channel {channel_rows[0][0][1:33].hex()} in the database cannot be read ({error}): "
+                    f"channel {channel_rows[0][0][1:33].hex()} cannot be read ({clean_text(str(error), 200)}): "
                     "it is damaged or was written by a newer Leyden"
                 ) from error
             self._insert(ChannelActor(channel, channel.config.peer, channel))

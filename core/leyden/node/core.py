@@ -22,6 +22,7 @@ from leyden.hooks.services import (
     OnchainSigner,
     PaymentApproval,
     Store,
+    StoreError,
     StoreRefused,
     Wallet,
 )
@@ -39,7 +40,7 @@ from leyden.node.payments import PaymentManager
 from leyden.node.peer import Peer
 from leyden.node.peers import PeerManager
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, LeydenError, NodeId
+from leyden.types import BlockHeight, LeydenError, NodeId, clean_text
 from leyden.wire.features import Context, Feature, make_features
 
 log = structlog.get_logger("leyden.node")
@@ -251,11 +252,11 @@ class NodeCore:
             core.engine.journal.put(keyspace.META + b"node_id", node_id)
         try:
             await core._load_rows()
-        except LeydenError:
+        except StoreError:
             raise
         except Exception as error:  # whatever a damaged or newer row provokes
             raise StoreRefused(
-                f"the database cannot be read ({type(error).__name__}: {error}): "
+                f"the database cannot be read ({clean_text(f'{type(error).__name__}: {error}', 200)}): "
                 "it is damaged or was written by a newer Leyden"
             ) from error
         core._resume()

@@ -23,6 +23,8 @@ log = structlog.get_logger("leyden.engine")
 T = TypeVar("T")
 RETRY_SECONDS = 1.0
 PROBE = keyspace.META + b"probe"
+PROBE_BYTES = 65_536
+"""A disk that is full still takes a byte; the node goes on only when there is room for some turns."""
 MAX_ROUNDS = 10_000
 """Rounds of mail and turn endings in one turn; more is a loop that no input can explain."""
 
@@ -218,6 +220,7 @@ class Engine:
         """A failed sync is never retried on the same handle: reopen, prove that a commit works, read back."""
         try:
             await self._store.reopen()
+            await self._store.commit(((PROBE, bytes(PROBE_BYTES)),), (), self._epoch)
             await self._store.commit(((PROBE, b"\x01"),), (), self._epoch)
             if self.reload is not None:
                 await self.reload()
