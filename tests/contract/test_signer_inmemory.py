@@ -9,7 +9,25 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from leyden.bitcoin import Network, Transaction, TxIn, TxOut, finalize_transaction, p2wpkh
+from leyden.bitcoin import (
+    KeyInfo,
+    KeyOrigin,
+    Network,
+    PartialSig,
+    Psbt,
+    PsbtError,
+    PsbtInput,
+    PsbtOutput,
+    Transaction,
+    TxIn,
+    TxOut,
+    finalize_psbt,
+    is_p2tr,
+    p2wpkh,
+    parse_psbt,
+    take_signatures,
+    unsigned_inputs,
+)
 from leyden.hooks.services import (
     ChannelSigner,
     Destinations,
@@ -17,8 +35,8 @@ from leyden.hooks.services import (
     OnchainSigner,
     PaymentApproval,
 )
-from leyden.hooks.signing import SignerRefused
-from leyden.hooks.types import DestinationPurpose, SpendInput
+from leyden.hooks.signing import SignerRefused, SignPsbt, SpendPurpose
+from leyden.hooks.types import Destination, DestinationPurpose
 from leyden.testing.signer import ChannelSignerConformance, GuardingSigner
 from leyden.testing.signer_conformance import KEYS_ID, Dance
 from leyden.types import KeysId, LeydenError, Msat, OutPoint, Sat, Txid
@@ -98,49 +116,107 @@ async def test_numbers_outside_the_chain_are_refused() -> None:
 
 async def test_wallet_inputs_are_signed() -> None:
     manager = make_manager()
-    tx, inputs, spent = await make_spend(manager)
-    witnesses = await manager.sign_transaction(tx, inputs, spent)
-    signed = msgspec.structs.replace(
-        tx,
-        inputs=tuple(
-            msgspec.structs.replace(entry, witness=witness) for entry, witness in zip(tx.inputs, witnesses, strict=True)
-        ),
-    )
-    finalize_transaction(signed, spent)
+    psbt = await make_spend(manager)
+    signed = parse_psbt(await sign(manager, psbt))
+    assert not unsigned_inputs(signed)
+    assert finalize_psbt(signed) == finalize_psbt(take_signatures(psbt, signed))
+    assert await sign(manager, signed) == signed.serialize()
 
 
-async def make_spend(manager: InMemoryKeyManager) -> tuple[Transaction, tuple[SpendInput, ...], tuple[TxOut, ...]]:
+async def sign(manager: InMemoryKeyManager, psbt: Psbt) -> bytes:
+    request = SignPsbt(request_id="test", psbt=psbt.serialize(), purpose=SpendPurpose.WITHDRAWAL)
+    return await manager.sign_psbt(request)
+
+
+async def make_spend(manager: InMemoryKeyManager) -> Psbt:
+    """One input of every purpose, all paid by one transaction."""
     found = [await manager.destination(purpose, 5) for purpose in DestinationPurpose]
-    spent = tuple(TxOut(value=Sat(10_000), script=entry.script) for entry in found)
+    previous = Transaction(
+        version=2,
+        inputs=(TxIn(prevout=OutPoint(Txid(bytes(32)), 0), sequence=0),),
+        outputs=tuple(TxOut(value=Sat(10_000), script=entry.script) for entry in found),
+        locktime=0,
+    )
     tx = Transaction(
         version=2,
-        inputs=tuple(TxIn(prevout=OutPoint(Txid(bytes([n]) * 32), n), sequence=0xFFFFFFFD) for n in range(len(found))),
+        inputs=tuple(TxIn(prevout=OutPoint(previous.txid, n), sequence=0xFFFFFFFD) for n in range(len(found))),
         outputs=(TxOut(value=Sat(30_000), script=p2wpkh(bytes(20))),),
         locktime=7,
     )
-    inputs = tuple(
-        SpendInput(index=n, output=output, path=entry.path)
-        for n, (output, entry) in enumerate(zip(spent, found, strict=True))
+    inputs = tuple(make_input(previous, n, entry) for n, entry in enumerate(found))
+    return Psbt(tx=tx, inputs=inputs, outputs=(PsbtOutput(),))
+
+
+def make_input(previous: Transaction, index: int, entry: Destination) -> PsbtInput:
+    origin = KeyOrigin(fingerprint=entry.fingerprint, path=entry.path)
+    assert not is_p2tr(entry.script)
+    return PsbtInput(
+        non_witness_utxo=previous,
+        witness_utxo=previous.outputs[index],
+        keys=(KeyInfo(pubkey=entry.pubkey, origin=origin),),
     )
-    return tx, inputs, spent
+
+
+def change_input(psbt: Psbt, **changes: object) -> Psbt:
+    first = msgspec.structs.replace(psbt.inputs[0], **changes)
+    return msgspec.structs.replace(psbt, inputs=(first, *psbt.inputs[1:]))
+
+
+def with_path(psbt: Psbt, path: tuple[int, ...]) -> Psbt:
+    key = psbt.inputs[0].keys[0]
+    origin = KeyOrigin(fingerprint=key.origin.fingerprint, path=path)
+    return change_input(psbt, keys=(KeyInfo(pubkey=key.pubkey, origin=origin),))
 
 
 async def test_wallet_signing_refuses_what_is_not_ours() -> None:
     manager = make_manager()
-    tx, inputs, spent = await make_spend(manager)
-    first = inputs[0]
-    node_path = (0x80000000 + 9735, 0x80000001, 0x80000001, 0x80000000)
+    psbt = await make_spend(manager)
+    other, node_path = psbt.inputs[1].keys[0], (0x80000000 + 9735, 0x80000001, 0x80000001, 0x80000000)
     for wrong in (
-        SpendInput(index=0, output=first.output, path=inputs[1].path),
-        SpendInput(index=0, output=first.output, path=node_path),
-        SpendInput(index=0, output=first.output, path=(*node_path, 0)),
-        SpendInput(index=1, output=first.output, path=first.path),
-        SpendInput(index=9, output=first.output, path=first.path),
+        with_path(psbt, other.origin.path),
+        with_path(psbt, node_path),
+        with_path(psbt, (*node_path, 0)),
+        with_path(psbt, ()),
+        change_input(psbt, keys=(other,)),
+        change_input(psbt, sighash_type=0x81),
+        change_input(psbt, non_witness_utxo=None),
+        change_input(psbt, non_witness_utxo=None, witness_utxo=None),
     ):
         with pytest.raises(SignerRefused):
-            await manager.sign_transaction(tx, (wrong,), spent)
+            await sign(manager, wrong)
     with pytest.raises(SignerRefused):
-        await manager.sign_transaction(tx, (first,), spent[:1])
+        await manager.sign_psbt(SignPsbt(request_id="test", psbt=b"psbt\xff", purpose=SpendPurpose.WITHDRAWAL))
+
+
+async def test_inputs_of_others_are_left_alone() -> None:
+    """A foreign fingerprint, or none: somebody else signs those."""
+    manager = make_manager()
+    psbt = await make_spend(manager)
+    key = psbt.inputs[0].keys[0]
+    foreign = KeyInfo(pubkey=key.pubkey, origin=KeyOrigin(fingerprint=bytes(4), path=key.origin.path))
+    for left in (change_input(psbt, keys=(foreign,)), change_input(psbt, keys=(), non_witness_utxo=None)):
+        signed = parse_psbt(await sign(manager, left))
+        assert unsigned_inputs(signed) == (0,)
+        assert signed.inputs[0] == left.inputs[0]
+        with pytest.raises(PsbtError, match="input 0 is not signed"):
+            finalize_psbt(signed)
+
+
+async def test_a_wrong_signature_is_not_broadcast() -> None:
+    manager = make_manager()
+    psbt = await make_spend(manager)
+    signed = parse_psbt(await sign(manager, psbt))
+    moved = change_input(signed, partial_sigs=signed.inputs[1].partial_sigs)
+    with pytest.raises(PsbtError):
+        finalize_psbt(moved)
+    mine = signed.inputs[0].partial_sigs[0]
+    for bad in (mine.signature[:-1] + b"\x02", mine.signature[:-2] + b"\x00\x01", b"\x01"):
+        sig = PartialSig(pubkey=mine.pubkey, signature=bad)
+        with pytest.raises(PsbtError):
+            finalize_psbt(change_input(signed, partial_sigs=(sig,)))
+    other = msgspec.structs.replace(psbt.tx, locktime=8)
+    with pytest.raises(PsbtError, match="another transaction"):
+        take_signatures(psbt, msgspec.structs.replace(signed, tx=other))
 
 
 async def test_close_that_pays_too_much_is_refused() -> None:

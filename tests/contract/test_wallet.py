@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
-from leyden.bitcoin import Network, p2tr
+from leyden.bitcoin import Network, p2tr, p2wsh
 from leyden.hooks.registry import ServiceContext, load_plugins
 from leyden.hooks.services import Wallet
 from leyden.hooks.types import Destination, DestinationPurpose
@@ -86,17 +87,19 @@ async def test_a_slow_device_is_asked_ahead() -> None:
     assert len(given) == 2 * LOOK_AHEAD
 
 
-async def test_only_p2wpkh_counts() -> None:
-    class Taproot(FixedDestinations):
+async def test_only_scripts_that_our_key_alone_spends_count() -> None:
+    """A destination may be a script that we cannot sign for, such as a multisig of a cold wallet."""
+
+    class Elsewhere(FixedDestinations):
         async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
             known = await super().destination(purpose, index)
-            script = p2tr(known.script[2:] + bytes(12))
-            return Destination(script=script, purpose=purpose, index=index, path=known.path)
+            make = p2wsh if index % 2 else p2tr
+            return msgspec.structs.replace(known, script=make(known.script[2:] + bytes(12)))
 
     bench = Bench(OnchainWallet())
-    bench.destinations = Taproot()
+    bench.destinations = Elsewhere()
     await bench.load()
-    bench.connect(payment(1, (10_000, bench.script())))
+    bench.connect(payment(1, (10_000, bench.script()), (10_000, bench.script())))
     assert bench.total() == 0
 
 

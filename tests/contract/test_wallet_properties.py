@@ -45,8 +45,8 @@ def test_selection_covers_amount_and_fee_to_the_satoshi(worth: list[int], amount
     assert set(chosen.coins) <= set(coins)
     assert sum(c.value for c in chosen.coins) == amount + chosen.change + chosen.fee
     assert chosen.change == 0 or chosen.change >= 294
-    least = pay(amount, feerate).fee(len(chosen.coins), change=chosen.change > 0)
-    assert least <= chosen.fee <= least + (0 if chosen.change else 294 + pay(amount, feerate).fee(1, change=True))
+    least = pay(amount, feerate).fee(chosen.coins, change=chosen.change > 0)
+    assert least <= chosen.fee <= least + (0 if chosen.change else 294 + pay(amount, feerate).fee((), change=True))
     assert select(list(reversed(coins)), pay(amount, feerate)) == chosen
 
 
@@ -56,7 +56,7 @@ def test_an_exact_match_is_found(worth: list[int], data: st.DataObject, feerate:
     """Whenever some set of coins pays for everything without change, the choice needs no change."""
     coins = [coin(i, value) for i, value in enumerate(worth)]
     some = data.draw(st.lists(st.sampled_from(coins), min_size=1, unique_by=lambda c: c.outpoint))
-    amount = sum(c.value for c in some) - pay(1, feerate).fee(len(some), change=False) - 1
+    amount = sum(c.value for c in some) - pay(1, feerate).fee(some, change=False) - 1
     if amount < 300 or any(1000 * c.value <= 272 * feerate for c in some):
         return
     chosen = select(coins, pay(amount, feerate))

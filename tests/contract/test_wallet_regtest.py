@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from leyden.bitcoin import Network, Transaction, TxIn, finalize_transaction
+from leyden.bitcoin import Network, Transaction, finalize_psbt, parse_psbt, take_signatures
 from leyden.hooks.services import InsufficientFunds
+from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
@@ -65,14 +66,9 @@ class RealBench(Bench):
         await self.mine()
 
     async def signed(self, funded: FundedTransaction) -> Transaction:
-        spent = [entry.output for entry in funded.inputs]
-        witnesses = await self.keys.sign_transaction(funded.tx, funded.inputs, spent)
-        inputs = tuple(
-            TxIn(prevout=tx_input.prevout, sequence=tx_input.sequence, witness=witness)
-            for tx_input, witness in zip(funded.tx.inputs, witnesses, strict=True)
-        )
-        tx = Transaction(version=2, inputs=inputs, outputs=funded.tx.outputs, locktime=funded.tx.locktime)
-        return finalize_transaction(tx, spent)
+        request = SignPsbt(request_id="test", psbt=funded.psbt, purpose=SpendPurpose.WITHDRAWAL)
+        signed = parse_psbt(await self.keys.sign_psbt(request))
+        return finalize_psbt(take_signatures(parse_psbt(funded.psbt), signed))
 
     async def send(
         self, claim: str, value: int, feerate: FeeRatePerKw = RELAY_FLOOR

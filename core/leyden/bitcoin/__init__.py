@@ -51,6 +51,7 @@ from leyden.bitcoin.psbt_roles import (
     p2wpkh_script_code,
     psbt_digest,
     signed_weight,
+    take_signatures,
     unsigned_inputs,
 )
 from leyden.bitcoin.script import (
@@ -192,6 +193,7 @@ __all__ = [
     "sighash_segwit_v0",
     "sighash_taproot",
     "signed_weight",
+    "take_signatures",
     "tap_branch_hash",
     "tap_tree",
     "taproot_message",

@@ -3,6 +3,8 @@
 Inputs are P2WPKH and taproot key path; others must come with their final witness.
 """
 
+import msgspec
+
 from leyden.bitcoin.errors import BitcoinError
 from leyden.bitcoin.finalize import finalize_transaction
 from leyden.bitcoin.psbt import Psbt, PsbtError, PsbtInput
@@ -49,6 +51,25 @@ def unsigned_inputs(psbt: Psbt) -> tuple[int, ...]:
         for index, entry in enumerate(psbt.inputs)
         if entry.final_script_witness is None and entry.tap_key_sig is None and not entry.partial_sigs
     )
+
+
+def take_signatures(ours: Psbt, signed: Psbt) -> Psbt:
+    """``ours`` with the signatures of ``signed`` and nothing else of it (BIP 174, combiner).
+
+    ``PsbtError`` if that is about another transaction.
+    """
+    if signed.tx != ours.tx:
+        raise PsbtError("the PSBT came back with another transaction")
+    inputs = tuple(
+        msgspec.structs.replace(
+            entry,
+            partial_sigs=answer.partial_sigs or entry.partial_sigs,
+            tap_key_sig=answer.tap_key_sig or entry.tap_key_sig,
+            final_script_witness=answer.final_script_witness or entry.final_script_witness,
+        )
+        for entry, answer in zip(ours.inputs, signed.inputs, strict=True)
+    )
+    return msgspec.structs.replace(ours, inputs=inputs)
 
 
 def finalize_psbt(psbt: Psbt) -> Transaction:

@@ -22,6 +22,7 @@ from leyden.hooks.signing import (
     SignCounterpartyCommitment,
     SignHolderCommitment,
     SignMutualClose,
+    SignPsbt,
     SignSweep,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
@@ -40,7 +41,6 @@ from leyden.hooks.types import (
     Puts,
     RecordChanges,
     SourceInfo,
-    SpendInput,
     UtxoAnswer,
     WalletBalance,
     Watch,
@@ -180,10 +180,13 @@ class OnchainSigner(Protocol):
     @property
     def unattended(self) -> bool: ...
 
-    async def sign_transaction(
-        self, tx: Transaction, inputs: Sequence[SpendInput], spent: Sequence[TxOut]
-    ) -> tuple[tuple[bytes, ...], ...]:
-        """One witness stack per entry of ``inputs`` (all P2WPKH, SIGHASH_ALL); ``spent`` lists every spent output."""
+    async def sign_psbt(self, request: SignPsbt) -> bytes:
+        """The PSBT with a signature for every input whose key is of this signer; the others are left as they are.
+
+        P2WPKH gets a partial signature (SIGHASH_ALL), a taproot key path its 64 bytes (SIGHASH_DEFAULT). Nothing else
+        of the PSBT changes. ``SignerRefused`` for a key that is not where its origin says, a script that is not of
+        that key, or a version 0 input without the transaction that it spends.
+        """
         ...
 
 

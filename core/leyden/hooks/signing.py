@@ -26,6 +26,22 @@ class SignerUnavailable(LeydenError):
     """The signer is absent, locked or busy: the channel pauses and the same request is repeated later."""
 
 
+class SpendPurpose(enum.Enum):
+    """Why coins are spent: what a signer with rules or a person at its screen wants to know first."""
+
+    FUNDING = "funding"
+    WITHDRAWAL = "withdrawal"
+    FEE_BUMP = "fee_bump"
+
+
+class SignPsbt(msgspec.Struct, frozen=True, kw_only=True):
+    """Sign the wallet's inputs of this PSBT (BIP 174, version 0)."""
+
+    request_id: str
+    psbt: bytes
+    purpose: SpendPurpose
+
+
 class ChannelSetup(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The static facts of one channel. Delays: ``local_to_self_delay`` is imposed on local outputs (by the peer)."""
 

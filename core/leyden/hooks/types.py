@@ -4,7 +4,7 @@ import enum
 
 import msgspec
 
-from leyden.bitcoin import Transaction, TxOut
+from leyden.bitcoin import Transaction, TxOut, parse_psbt
 from leyden.types import (
     BlockHash,
     BlockHeight,
@@ -136,21 +136,21 @@ class WalletBalance(Record, frozen=True, kw_only=True):
     locked: Sat
 
 
-class SpendInput(Record, frozen=True, kw_only=True):
-    """An input of ours: its position, the output it spends and the derivation path of its key."""
-
-    index: int
-    output: TxOut
-    path: tuple[int, ...]
-
-
 class FundedTransaction(Record, frozen=True, kw_only=True):
-    """An unsigned transaction that pays what was asked; ``fee`` in satoshi. ``inputs`` lists ours (here: all)."""
+    """An unsigned transaction that pays what was asked, as a PSBT (BIP 174, version 0); ``fee`` in satoshi.
 
-    tx: Transaction
-    inputs: tuple[SpendInput, ...]
+    Every input brings the transaction that it spends (unless all inputs are taproot) and the origin of its key; an
+    output of ours brings the origin of its key.
+    """
+
+    psbt: bytes
     fee: Sat
     change_index: int | None
+
+    @property
+    def tx(self) -> Transaction:
+        """The transaction, unsigned."""
+        return parse_psbt(self.psbt).tx
 
 
 class DestinationPurpose(enum.Enum):
@@ -161,12 +161,15 @@ class DestinationPurpose(enum.Enum):
 
 
 class Destination(Record, frozen=True, kw_only=True):
-    """A script of ours and the derivation path of its key."""
+    """A script of ours and where its key comes from: the compressed key (for taproot the internal one, whose first
+    byte then means nothing), the fingerprint of the root (4 bytes) and the derivation path."""
 
     script: bytes
     purpose: DestinationPurpose
     index: int
     path: tuple[int, ...]
+    pubkey: bytes
+    fingerprint: bytes
 
 
 Puts = tuple[tuple[bytes, bytes], ...]

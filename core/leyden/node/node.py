@@ -15,6 +15,7 @@ from leyden.channel import ChannelError
 from leyden.channel.events import ForceClose, Shutdown
 from leyden.crypto import sha256
 from leyden.hooks.services import StoreError
+from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import (
     BroadcastKind,
     Destination,
@@ -32,7 +33,7 @@ from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.engine import StorageDegraded
-from leyden.node.opening import attach_witnesses
+from leyden.node.opening import signed_transaction
 from leyden.node.payments import PaymentError
 from leyden.node.views import (
     ChannelView,
@@ -460,13 +461,12 @@ class Node:
             return funded
 
         funded = await self._call(fund)
-        spent = [entry.output for entry in funded.inputs]
         try:
-            witnesses = await core.services.onchain_signer.sign_transaction(funded.tx, funded.inputs, spent)
+            request = SignPsbt(request_id=claim, psbt=funded.psbt, purpose=SpendPurpose.WITHDRAWAL)
+            tx = signed_transaction(funded, await core.services.onchain_signer.sign_psbt(request))
         except LeydenError:
             await self._call(lambda: core.engine.journal.merge(core.services.wallet.release(claim)))
             raise
-        tx = attach_witnesses(funded, witnesses)
 
         def commit() -> None:
             core.engine.journal.merge(core.services.wallet.on_unconfirmed(tx))

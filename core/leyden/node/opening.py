@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
-from leyden.bitcoin import Transaction, TxOut, finalize_transaction
+from leyden.bitcoin import Transaction, TxOut, finalize_psbt, parse_psbt, take_signatures
 from leyden.channel import (
     OPENING,
     ChannelError,
@@ -17,7 +17,7 @@ from leyden.channel import (
 from leyden.channel.effects import FundingAbandoned, FundingNeeded
 from leyden.channel.events import FailChannel, ProvideFunding
 from leyden.hooks.services import ChannelSigner, OnchainSigner, Wallet
-from leyden.hooks.signing import NewChannelKeys
+from leyden.hooks.signing import NewChannelKeys, SignPsbt, SpendPurpose
 from leyden.hooks.types import AcceptTerms, FundedTransaction, OpenRequest, Refusal
 from leyden.node.channels import ChannelActor, ChannelManager
 from leyden.node.fees import FeeCache
@@ -249,34 +249,28 @@ class Opener:
         self._sign_funding(actor, delivery, funded)
 
     def _sign_funding(self, actor: ChannelActor, delivery: FundingNeeded, funded: FundedTransaction) -> None:
-        def signed(witnesses: tuple[tuple[bytes, ...], ...] | None, error: BaseException | None) -> None:
+        def signed(answer: bytes | None, error: BaseException | None) -> None:
             if self._channels.get(actor.channel.channel_id) is not actor:
                 self._journal.merge(self._wallet.release(delivery.claim_id))
                 return
-            if witnesses is None:
+            try:
+                tx = None if answer is None else signed_transaction(funded, answer)
+            except LeydenError as bad:
+                tx, error = None, bad
+            if tx is None:
                 self._channels.apply(actor, FailChannel(text="the on-chain signer refused the funding transaction"))
                 log.warning("funding_not_signed", reason=str(error))
                 return
-            tx = attach_witnesses(funded, witnesses)
             vout = next(i for i, o in enumerate(tx.outputs) if o.script == delivery.script)
             self._channels.apply(actor, ProvideFunding(tx=tx, vout=vout))
 
-        spent = [entry.output for entry in funded.inputs]
-        work = self._onchain_signer.sign_transaction(funded.tx, funded.inputs, spent)
-        self._caller.call(self._onchain_signer, work, signed, "sign funding")
+        request = SignPsbt(request_id=delivery.claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
+        self._caller.call(self._onchain_signer, self._onchain_signer.sign_psbt(request), signed, "sign funding")
 
 
-def attach_witnesses(funded: FundedTransaction, witnesses: tuple[tuple[bytes, ...], ...]) -> Transaction:
-    """The finalised transaction. ``LeydenError`` if a witness is missing."""
-    by_index = {entry.index: witness for entry, witness in zip(funded.inputs, witnesses, strict=True)}
-    inputs = tuple(
-        type(tx_in)(
-            prevout=tx_in.prevout,
-            script_sig=tx_in.script_sig,
-            sequence=tx_in.sequence,
-            witness=by_index[index],
-        )
-        for index, tx_in in enumerate(funded.tx.inputs)
-    )
-    tx = Transaction(version=funded.tx.version, inputs=inputs, outputs=funded.tx.outputs, locktime=funded.tx.locktime)
-    return finalize_transaction(tx, [entry.output for entry in funded.inputs])
+def signed_transaction(funded: FundedTransaction, answer: bytes) -> Transaction:
+    """The finalised transaction: what the wallet built with the signatures that came back, each verified.
+
+    ``LeydenError`` if one is missing or wrong, or if the signer answered about another transaction.
+    """
+    return finalize_psbt(take_signatures(parse_psbt(funded.psbt), parse_psbt(answer)))

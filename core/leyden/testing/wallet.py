@@ -7,8 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from leyden.bitcoin import SEQUENCE_FINAL, Transaction, TxIn, TxOut, p2wpkh
-from leyden.crypto import sha256
+from leyden.bitcoin import (
+    SEQUENCE_FINAL,
+    Psbt,
+    Transaction,
+    TxIn,
+    TxOut,
+    is_p2tr,
+    p2wpkh,
+    parse_psbt,
+    signed_weight,
+    taproot_output_script,
+)
+from leyden.crypto import pubkey_create, sha256
 from leyden.hooks.services import InsufficientFunds, Wallet
 from leyden.hooks.types import (
     BlockConnected,
@@ -22,17 +33,20 @@ from leyden.hooks.types import (
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 
 PREFIX = b"w"
+FINGERPRINT = b"leyd"
 FEERATE = FeeRatePerKw(1000)
 _COINBASE = OutPoint(Txid(bytes(32)), 0xFFFFFFFF)
 
 
 class FixedDestinations:
-    """``Destinations`` made of hashes: nobody can spend from them, which no test of a wallet needs."""
+    """``Destinations`` made of hashes."""
 
     async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
         path = (list(DestinationPurpose).index(purpose), index)
-        script = p2wpkh(sha256(f"{purpose.value} {index}".encode())[:20])
-        return Destination(script=script, purpose=purpose, index=index, path=path)
+        pubkey = pubkey_create(sha256(f"{purpose.value} {index}".encode()))
+        return Destination(
+            script=p2wpkh(pubkey), purpose=purpose, index=index, path=path, pubkey=pubkey, fingerprint=FINGERPRINT
+        )
 
 
 def stranger(seed: int) -> bytes:
@@ -143,13 +157,31 @@ def check_funded(funded: FundedTransaction, outputs: Sequence[tuple[int, bytes]]
     paid = [(o.value, o.script) for i, o in enumerate(funded.tx.outputs) if i != funded.change_index]
     expect_equal(paid, list(outputs))
     expect_equal(len({i.prevout for i in funded.tx.inputs}), len(funded.tx.inputs))
-    expect_equal([entry.index for entry in funded.inputs], list(range(len(funded.tx.inputs))))
-    total_in = sum(entry.output.value for entry in funded.inputs)
+    psbt = parse_psbt(funded.psbt)
+    check_psbt(psbt, (len(outputs), funded.change_index))
+    total_in = sum(output.value for output in psbt.spent_outputs())
     expect_equal(total_in, sum(o.value for o in funded.tx.outputs) + funded.fee)
-    signed_weight = 4 * len(funded.tx.serialize_legacy()) + 2 + 108 * len(funded.inputs)
-    least = -(-feerate * signed_weight // 1000)
+    weight = signed_weight(psbt)
+    least = -(-feerate * weight // 1000)
     spare = 400 + -(-feerate * 4 * 43 // 1000)  # an output that would be dust, and its weight
     expect(least <= funded.fee <= least + spare, f"a fee of {funded.fee} sat, where {least} is the least")
+
+
+def check_psbt(psbt: Psbt, paid: tuple[int, int | None]) -> None:
+    """A signer finds in it what each input spends, the keys that it is asked for, and which output is change."""
+    for index, entry in enumerate(psbt.inputs):
+        script = psbt.spent_output(index).script
+        whole = entry.non_witness_utxo is not None
+        expect(whole or all(is_p2tr(o.script) for o in psbt.spent_outputs()), f"input {index} has no previous tx")
+        keys = [p2wpkh(key.pubkey) for key in entry.keys]
+        keys += [taproot_output_script(key.xonly) for key in entry.taproot_keys]
+        expect_equal(keys, [script])
+        origins = [*(key.origin for key in entry.keys), *(key.origin for key in entry.taproot_keys)]
+        expect(origins[0].path and len(origins[0].fingerprint) == 4, f"input {index} does not say whose key it needs")
+    expect_equal(len(psbt.outputs), paid[0] + (paid[1] is not None))
+    if paid[1] is not None:
+        change = psbt.outputs[paid[1]]
+        expect(change.keys or change.taproot_keys, "the change does not say whose key it pays")
 
 
 class WalletSuite:
@@ -213,7 +245,9 @@ class WalletSuite:
         bench.connect(*(payment(n, (value, bench.script())) for n, value in enumerate((100_000, 20_000, 10_000))))
         funded = bench.fund("claim", (amount, stranger(1)))
         check_funded(funded, [(amount, stranger(1))], FEERATE)
-        expect_equal(bench.wallet.balance().locked, sum(entry.output.value for entry in funded.inputs))
+        expect_equal(
+            bench.wallet.balance().locked, sum(output.value for output in parse_psbt(funded.psbt).spent_outputs())
+        )
 
     async def test_the_same_claim_gives_the_same_transaction(self, bench: Bench) -> None:
         bench.connect(*(payment(n, (50_000, bench.script())) for n in range(4)))

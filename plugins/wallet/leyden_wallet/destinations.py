@@ -3,6 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any
 
+from leyden.bitcoin import is_p2tr, p2wpkh, taproot_output_script
 from leyden.hooks.services import Destinations
 from leyden.hooks.types import Destination, DestinationPurpose
 
@@ -21,16 +22,18 @@ class DestinationBook:
         self._known: dict[DestinationPurpose, list[Destination]] = {purpose: [] for purpose in PURPOSES}
         self._handed_out = dict.fromkeys(PURPOSES, 0)
         self._by_script: dict[bytes, Destination] = {}
+        self._spendable: set[bytes] = set()
 
     def __contains__(self, script: bytes) -> bool:
         return script in self._by_script
 
-    def path(self, script: bytes) -> tuple[int, ...]:
-        """Derivation path of the key behind ``script``; ``WalletError`` if it is not ours."""
-        try:
-            return self._by_script[script].path
-        except KeyError:
-            raise WalletError(f"the wallet has no key for script {script.hex()}") from None
+    def get(self, script: bytes) -> Destination | None:
+        """Where ``script`` comes from, or ``None`` if it is not ours."""
+        return self._by_script.get(script)
+
+    def can_spend(self, script: bytes) -> bool:
+        """Ours, and of a kind that the wallet counts and spends: P2WPKH, or taproot with our key alone (BIP 86)."""
+        return script in self._spendable
 
     def scripts(self) -> tuple[bytes, ...]:
         return tuple(self._by_script)
@@ -41,8 +44,24 @@ class DestinationBook:
         stored = decode_row(StoredDestination, value)
         if index != len(self._known[purpose]):
             raise WalletError(f"the wallet's rows are damaged: {purpose.value} script {index} is out of order")
-        self._add(Destination(script=stored.script, purpose=purpose, index=index, path=stored.path))
+        destination = Destination(
+            script=stored.script,
+            purpose=purpose,
+            index=index,
+            path=stored.path,
+            pubkey=stored.pubkey or b"",
+            fingerprint=stored.fingerprint or b"",
+        )
+        self._add(destination)
         self._handed_out[purpose] = index + 1
+
+    async def complete(self) -> None:
+        """Ask again for keys that rows of the first kind do not have."""
+        for purpose, known in self._known.items():
+            for index, destination in enumerate(known):
+                if not destination.pubkey:
+                    known[index] = await self._source.destination(purpose, index)
+                    self._register(known[index])
 
     async def top_up(self) -> None:
         for purpose in PURPOSES:
@@ -82,12 +101,23 @@ class DestinationBook:
     def _hand_out(self, purpose: DestinationPurpose, index: int, changes: Changes) -> None:
         destination = self._known[purpose][index]
         key = DESTINATION + bytes((PURPOSES.index(purpose),)) + index.to_bytes(4, "big")
-        changes.put(key, encode_row(StoredDestination(script=destination.script, path=destination.path)))
+        stored = StoredDestination(
+            script=destination.script,
+            path=destination.path,
+            pubkey=destination.pubkey,
+            fingerprint=destination.fingerprint,
+        )
+        changes.put(key, encode_row(stored))
         self._handed_out[purpose] = index + 1
 
     def _add(self, destination: Destination) -> None:
         self._known[destination.purpose].append(destination)
-        self._by_script.setdefault(destination.script, destination)
+        self._register(destination)
+
+    def _register(self, destination: Destination) -> None:
+        self._by_script[destination.script] = destination
+        if destination.pubkey and _script_of(destination) == destination.script:
+            self._spendable.add(destination.script)
 
     def _at_once(self, purpose: DestinationPurpose, index: int) -> Destination:
         """The answer of a provider that never suspends (keys in memory)."""
@@ -99,3 +129,10 @@ class DestinationBook:
             return destination
         question.close()
         raise WalletError(f"no {purpose.value} script was derived ahead: wait for the device that owns the keys")
+
+
+def _script_of(destination: Destination) -> bytes:
+    """The script that our key alone can spend, of the same kind as the one given."""
+    if is_p2tr(destination.script):
+        return taproot_output_script(destination.pubkey[1:])
+    return p2wpkh(destination.pubkey)

@@ -6,7 +6,7 @@ the fork and makes our own transactions there unconfirmed again.
 
 from collections.abc import Callable, Iterable, Iterator
 
-from leyden.bitcoin import Transaction, is_p2wpkh
+from leyden.bitcoin import Transaction
 from leyden.types import OutPoint, Sat, Txid
 
 from leyden_wallet.rows import COINBASE, OWN, Coin, KnownTransaction
@@ -121,6 +121,14 @@ class Ledger:
         """Height of the confirmed transaction that spends ``outpoint``, or 0."""
         return max((self.transactions[txid].height for txid in self._spenders.get(outpoint, ())), default=0)
 
+    def is_spent_out(self, txid: Txid, depth: int) -> bool:
+        """Confirmed ``depth`` blocks ago, as is the spending of every coin that it made for us."""
+        known = self.transactions.get(txid)
+        if known is None or not known.height:
+            return False
+        spent = [known.height, *(self.spent_since(coin.outpoint) for coin in known.coins)]
+        return all(spent) and self.tip - max(spent) >= depth
+
     def net_effects(self) -> dict[Txid, Sat]:
         """What each confirmed or standing transaction added to our coins (negative: took from them), satoshi."""
         standing = self._stand()
@@ -159,7 +167,7 @@ class Ledger:
         coins = [
             Coin(outpoint=OutPoint(tx.txid, vout), value=output.value, script=output.script)
             for vout, output in enumerate(tx.outputs)
-            if is_p2wpkh(output.script) and ours(output.script)
+            if ours(output.script)
         ]
         if not coins and not spends and (flags & OWN or not others):
             return None

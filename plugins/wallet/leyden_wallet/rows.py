@@ -1,14 +1,15 @@
 """The wallet's rows in the node's store: keys, values, and the changes of one turn.
 
 Keys, behind the prefix that the core gives: ``a`` purpose index (a destination that was handed out), ``c`` claim id
-(locked coins and the transaction they fund), ``h`` (height of the last block seen), ``t`` txid (a transaction that
-touches our coins). A value is a version byte and a TLV stream.
+(locked coins and the transaction they fund), ``h`` (height of the last block seen), ``r`` txid (a transaction itself,
+without witnesses: it pays us, or we made it), ``t`` txid (a transaction that touches our coins). A value is a version
+byte and a TLV stream; of ``h`` a number, of ``r`` a version byte and the transaction.
 """
 
 from typing import Annotated, TypeVar
 
 import msgspec
-from leyden.bitcoin import Transaction, TxOut, parse_transaction
+from leyden.bitcoin import BitcoinError, Transaction, TxOut, parse_transaction
 from leyden.hooks.types import DestinationPurpose, RecordChanges
 from leyden.types import OutPoint, Sat, Txid
 from leyden.wire.codec import (
@@ -34,6 +35,7 @@ from leyden_wallet.errors import WalletError
 DESTINATION = b"a"
 CLAIM = b"c"
 TIP = b"h"
+RAW = b"r"
 TRANSACTION = b"t"
 _VERSION = b"\x01"
 
@@ -128,10 +130,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 @wire_struct
 class StoredDestination(msgspec.Struct, frozen=True, kw_only=True):
-    """Script and derivation path of a destination that was handed out."""
+    """A destination that was handed out: script, derivation path, key and fingerprint of the root key.
+
+    The first rows had no key: it is asked for again.
+    """
 
     script: Annotated[bytes, tlv(1, rest)]
     path: Annotated[tuple[int, ...], tlv(3, list_of(u32))] = ()
+    pubkey: Annotated[bytes | None, tlv(5, rest)] = None
+    fingerprint: Annotated[bytes | None, tlv(7, rest)] = None
 
 
 def encode_row(value: msgspec.Struct) -> bytes:
@@ -145,6 +152,20 @@ def decode_row(cls: type[T], data: bytes) -> T:
     try:
         return decode_struct(cls, data[1:])
     except WireError as error:
+        raise WalletError(f"the wallet's rows are damaged ({error}): restore the database") from error
+
+
+def encode_raw(tx: Transaction) -> bytes:
+    return _VERSION + tx.serialize_legacy()
+
+
+def decode_raw(data: bytes) -> Transaction:
+    """``WalletError`` as ``decode_row``."""
+    if data[:1] != _VERSION:
+        raise WalletError(f"the wallet's rows have version {data[:1].hex()}: a newer Leyden wrote them, use that one")
+    try:
+        return parse_transaction(data[1:])
+    except BitcoinError as error:
         raise WalletError(f"the wallet's rows are damaged ({error}): restore the database") from error
 
 

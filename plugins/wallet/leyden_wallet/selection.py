@@ -6,14 +6,18 @@ Sums are kept in thousandths of a satoshi, so that a feerate per 1000 weight uni
 from collections.abc import Sequence
 
 import msgspec
-from leyden.bitcoin import dust_limit, write_varint
+from leyden.bitcoin import dust_limit, is_p2tr, write_varint
 from leyden.types import FeeRatePerKw, Sat
 
 from leyden_wallet.errors import WalletError
 from leyden_wallet.rows import Coin
 
-INPUT_WEIGHT = 4 * (36 + 1 + 4) + 1 + 1 + 72 + 1 + 33
-"""An input that spends P2WPKH: outpoint, empty script, sequence; witness with a signature of at most 72 bytes."""
+_OUTPOINT_WEIGHT = 4 * (36 + 1 + 4)
+"""Outpoint, empty script, sequence."""
+P2WPKH_INPUT_WEIGHT = _OUTPOINT_WEIGHT + 1 + 1 + 72 + 1 + 33
+"""With a witness of a signature of at most 72 bytes and the key."""
+TAPROOT_INPUT_WEIGHT = _OUTPOINT_WEIGHT + 1 + 1 + 64
+"""With a witness of one signature (key path)."""
 MAX_WEIGHT = 400_000
 """Above this no node relays a transaction."""
 _OVERHEAD_WEIGHT = 4 * (4 + 4) + 2
@@ -37,22 +41,31 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     change_script: bytes
     feerate: FeeRatePerKw
 
-    def weight(self, inputs: int, *, change: bool) -> int:
-        """Weight of the signed transaction, never too low."""
+    def weight(self, coins: Sequence[Coin], *, change: bool) -> int:
+        """Weight of the signed transaction that spends ``coins``, never too low."""
+        return self.fixed_weight(len(coins), change=change) + sum(input_weight(coin) for coin in coins)
+
+    def fixed_weight(self, inputs: int, *, change: bool) -> int:
+        """Everything but the inputs themselves; their number takes space too."""
         scripts = (*self.output_scripts, self.change_script) if change else self.output_scripts
         counts = len(write_varint(inputs)) + len(write_varint(len(scripts)))
         outputs = sum(8 + len(write_varint(len(script))) + len(script) for script in scripts)
-        return _OVERHEAD_WEIGHT + 4 * (counts + outputs) + inputs * INPUT_WEIGHT
+        return _OVERHEAD_WEIGHT + 4 * (counts + outputs)
 
-    def fee(self, inputs: int, *, change: bool) -> Sat:
+    def fee(self, coins: Sequence[Coin], *, change: bool) -> Sat:
         """Satoshi, rounded up: never below the feerate."""
-        return Sat(-(-self.feerate * self.weight(inputs, change=change) // 1000))
+        return Sat(-(-self.feerate * self.weight(coins, change=change) // 1000))
+
+
+def input_weight(coin: Coin) -> int:
+    """Weight of the signed input that spends ``coin``, never too low."""
+    return TAPROOT_INPUT_WEIGHT if is_p2tr(coin.script) else P2WPKH_INPUT_WEIGHT
 
 
 def select(coins: Sequence[Coin], payment: Payment) -> Selection | None:
     """Coins for ``payment``, the same ones for the same question; ``None`` if all of them together are not enough."""
     worth_it = [coin for coin in coins if _effective(coin, payment) > 0]
-    worth_it.sort(key=lambda coin: (-coin.value, coin.outpoint))
+    worth_it.sort(key=lambda coin: (-_effective(coin, payment), coin.outpoint))
     chosen = _exact(worth_it, payment) or _single(worth_it, payment) or _largest_first(worth_it, payment)
     return settle(chosen, payment) if chosen else None
 
@@ -60,24 +73,24 @@ def select(coins: Sequence[Coin], payment: Payment) -> Selection | None:
 def settle(coins: Sequence[Coin], payment: Payment) -> Selection | None:
     """Pay with exactly these coins: change if it is worth an output, else more fee; ``None`` if they are too few."""
     total = sum(coin.value for coin in coins)
-    left = total - payment.amount - payment.fee(len(coins), change=True)
+    left = total - payment.amount - payment.fee(coins, change=True)
     change = left if left >= dust_limit(payment.change_script) and left > 0 else 0
     fee = total - payment.amount - change
-    if fee < payment.fee(len(coins), change=change > 0):
+    if fee < payment.fee(coins, change=change > 0):
         return None
-    if payment.weight(len(coins), change=change > 0) > MAX_WEIGHT:
+    if payment.weight(coins, change=change > 0) > MAX_WEIGHT:
         raise WalletError(f"{len(coins)} coins make too large a transaction: pay less at once, or join coins first")
     return Selection(coins=tuple(sorted(coins, key=lambda coin: coin.outpoint)), change=Sat(change), fee=Sat(fee))
 
 
 def _effective(coin: Coin, payment: Payment) -> int:
     """Thousandths of a satoshi that the coin brings after paying for its own input."""
-    return 1000 * coin.value - payment.feerate * INPUT_WEIGHT
+    return 1000 * coin.value - payment.feerate * input_weight(coin)
 
 
 def _target(coins: Sequence[Coin], payment: Payment, *, change: bool) -> int:
     """What the effective values must reach. The input count is priced as if all coins were used."""
-    fixed = payment.weight(len(coins), change=change) - len(coins) * INPUT_WEIGHT
+    fixed = payment.fixed_weight(len(coins), change=change)
     return 1000 * payment.amount + payment.feerate * fixed + 999  # the fee is rounded up
 
 

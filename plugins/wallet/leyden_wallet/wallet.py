@@ -12,7 +12,6 @@ from leyden.hooks.types import (
     DestinationPurpose,
     FundedTransaction,
     RecordChanges,
-    SpendInput,
     WalletBalance,
 )
 from leyden.types import BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
@@ -20,16 +19,20 @@ from leyden.types import BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 from leyden_wallet.destinations import DestinationBook
 from leyden_wallet.errors import WalletError
 from leyden_wallet.ledger import Ledger
+from leyden_wallet.psbt import make_psbt
 from leyden_wallet.rows import (
     CLAIM,
     DESTINATION,
+    RAW,
     TIP,
     TRANSACTION,
     Changes,
     Claim,
     Coin,
     KnownTransaction,
+    decode_raw,
     decode_row,
+    encode_raw,
     encode_row,
 )
 from leyden_wallet.selection import Payment, Selection, select, settle
@@ -39,7 +42,10 @@ _CLAIM_DEPTH = 100
 
 
 class OnchainWallet:
-    """P2WPKH coins of the scripts that ``Destinations`` gives; the contract is ``leyden.hooks.services.Wallet``."""
+    """P2WPKH and taproot coins of the scripts that ``Destinations`` gives.
+
+    The contract is ``leyden.hooks.services.Wallet``.
+    """
 
     def __init__(self) -> None:
         self._prefix = b""
@@ -47,12 +53,15 @@ class OnchainWallet:
         self._ledger = Ledger()
         self._claims: dict[str, Claim] = {}
         self._locks: dict[OutPoint, str] = {}
+        self._raw: dict[Txid, Transaction] = {}
+        """Transactions that pay us or that we made: signers want to see what is spent."""
 
     async def load(self, prefix: bytes, rows: Sequence[tuple[bytes, bytes]], destinations: Destinations) -> None:
         """Rebuild from ``rows``; whatever was in memory is gone. ``WalletError`` for rows it cannot read."""
         book = DestinationBook(destinations)
         claims: dict[str, Claim] = {}
         transactions: list[tuple[Txid, KnownTransaction]] = []
+        raw: dict[Txid, Transaction] = {}
         tip = 0
         for full_key, value in rows:
             key = full_key[len(prefix) :]
@@ -63,11 +72,14 @@ class OnchainWallet:
                 claims[key[1:].decode()] = decode_row(Claim, value)
             elif area == TRANSACTION:
                 transactions.append((Txid(key[1:]), decode_row(KnownTransaction, value)))
+            elif area == RAW:
+                raw[Txid(key[1:])] = decode_raw(value)
             elif area == TIP:
                 tip = int.from_bytes(value, "big")
             else:
                 raise WalletError(f"the wallet's rows have an unknown key {key.hex()}: a newer Leyden wrote them")
-        self._prefix, self._book, self._claims = prefix, book, claims
+        await book.complete()
+        self._prefix, self._book, self._claims, self._raw = prefix, book, claims, raw
         self._ledger = Ledger()
         self._ledger.load(transactions, tip)
         self._locks = {coin.outpoint: claim_id for claim_id, claim in claims.items() for coin in claim.coins}
@@ -100,10 +112,11 @@ class OnchainWallet:
         """May come twice, and for blocks below the tip when a script was watched late."""
         changes = Changes(self._prefix)
         for entry in block.transactions:
-            self._note(entry.tx.txid, self._ledger.connect(entry.tx, block.height, self.owns), changes)
+            self._note(entry.tx, self._ledger.connect(entry.tx, block.height, self._can_spend), changes)
         if block.height > self._ledger.tip:
             self._set_tip(block.height, changes)
             self._forget_old_claims(changes)
+            self._forget_old_transactions(changes)
         return changes.take()
 
     def on_blocks_disconnected(self, event: BlocksDisconnected) -> RecordChanges:
@@ -111,7 +124,7 @@ class OnchainWallet:
         if event.fork_height < self._ledger.tip:
             for txid, known in self._ledger.disconnect(event.fork_height).items():
                 if known is None:
-                    changes.delete(TRANSACTION + txid)
+                    self._delete(txid, changes)
                 else:
                     changes.put(TRANSACTION + txid, encode_row(known))
             self._set_tip(event.fork_height, changes)
@@ -119,22 +132,41 @@ class OnchainWallet:
 
     def on_unconfirmed(self, tx: Transaction) -> RecordChanges:
         changes = Changes(self._prefix)
-        self._note(tx.txid, self._ledger.add_own(tx, self.owns), changes)
+        self._note(tx, self._ledger.add_own(tx, self._can_spend), changes)
         return changes.take()
 
     def abandon(self, txid: Txid) -> RecordChanges:
         """Forget an unconfirmed transaction of ours that nobody will ever mine; what it spent is free again."""
         changes = Changes(self._prefix)
         if self._ledger.forget(txid):
-            changes.delete(TRANSACTION + txid)
+            self._delete(txid, changes)
         return changes.take()
 
-    def _note(self, txid: Txid, known: KnownTransaction | None, changes: Changes) -> None:
+    def _can_spend(self, script: bytes) -> bool:
+        return self._destinations.can_spend(script)
+
+    def _note(self, tx: Transaction, known: KnownTransaction | None, changes: Changes) -> None:
         if known is None:
             return
-        changes.put(TRANSACTION + txid, encode_row(known))
+        changes.put(TRANSACTION + tx.txid, encode_row(known))
+        if known.coins or known.own:
+            self._raw[tx.txid] = tx
+            changes.put(RAW + tx.txid, encode_raw(tx))
         for coin in known.coins:
             self._destinations.mark_used(coin.script, changes)
+
+    def _delete(self, txid: Txid, changes: Changes) -> None:
+        changes.delete(TRANSACTION + txid)
+        self._forget_raw(txid, changes)
+
+    def _forget_raw(self, txid: Txid, changes: Changes) -> None:
+        if self._raw.pop(txid, None) is not None:
+            changes.delete(RAW + txid)
+
+    def _forget_old_transactions(self, changes: Changes) -> None:
+        """Nobody spends from these any more: all that they paid us is spent, so deep that nothing undoes it."""
+        for txid in [txid for txid in self._raw if self._ledger.is_spent_out(txid, _CLAIM_DEPTH)]:
+            self._forget_raw(txid, changes)
 
     def _set_tip(self, height: int, changes: Changes) -> None:
         self._ledger.tip = height
@@ -223,17 +255,12 @@ class OnchainWallet:
         else:
             confirmed, unconfirmed = self._spendable()
             coins = [*confirmed, *unconfirmed]
-        needed = Sat(payment.amount + payment.fee(max(1, len(coins)), change=False))
+        needed = Sat(payment.amount + payment.fee(coins, change=False))
         return InsufficientFunds(needed, Sat(sum(coin.value for coin in coins)))
 
     def _funded(self, claim: Claim) -> FundedTransaction:
-        tx = claim.transaction()
-        by_outpoint = {coin.outpoint: coin for coin in claim.coins}
-        inputs = tuple(
-            SpendInput(index=index, output=coin.output, path=self._destinations.path(coin.script))
-            for index, coin in enumerate(by_outpoint[tx_input.prevout] for tx_input in tx.inputs)
-        )
-        return FundedTransaction(tx=tx, inputs=inputs, fee=claim.fee, change_index=claim.change_index)
+        psbt = make_psbt(claim.transaction(), claim.coins, self._raw, self._destinations)
+        return FundedTransaction(psbt=psbt, fee=claim.fee, change_index=claim.change_index)
 
     # -- reports -----------------------------------------------------------------------------------------------------
 

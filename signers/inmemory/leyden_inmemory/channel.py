@@ -6,7 +6,7 @@ puts a guard in front of it.
 
 from collections import OrderedDict
 
-from leyden.bitcoin import funding_script, p2wpkh, p2wsh, sighash_segwit_v0
+from leyden.bitcoin import funding_script, p2wpkh, p2wpkh_script_code, p2wsh, sighash_segwit_v0
 from leyden.commitment import (
     MAX_COMMITMENT_NUMBER,
     Commitment,
@@ -19,7 +19,7 @@ from leyden.commitment import (
     to_local_script,
     to_remote_script,
 )
-from leyden.crypto import FIRST_INDEX, SecretGenerator, constant_time_equal, ecdsa_sign, hash160, pubkey_create
+from leyden.crypto import FIRST_INDEX, SecretGenerator, constant_time_equal, ecdsa_sign, pubkey_create
 from leyden.hooks.signing import (
     ChannelSetup,
     CheckFutureSecret,
@@ -48,11 +48,6 @@ from leyden_inmemory.derivation import ChannelSecrets, KeyTree
 
 _KEPT_CHANNELS = 10_000
 _KEPT_POINTS = 8
-
-
-def p2wpkh_script_code(pubkey: bytes) -> bytes:
-    """What BIP 143 signs in place of the script of a P2WPKH output."""
-    return b"\x76\xa9\x14" + hash160(pubkey) + b"\x88\xac"
 
 
 class _Channel:

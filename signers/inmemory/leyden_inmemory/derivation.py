@@ -95,6 +95,8 @@ class KeyTree:
     def __init__(self, seed: bytes, network: Network) -> None:
         self.network = network
         self._root = ExtendedSecret.from_seed(seed)
+        self.fingerprint = self._root.fingerprint()
+        """Names the root key in the origins of keys (4 bytes)."""
         self.node_secret = self._branch(NODE_BRANCH).secret
         self._payment = self._branch(PAYMENT_BRANCH)
         self._channel_root = self._branch(CHANNEL_BRANCH).secret

@@ -2,14 +2,39 @@
 
 from collections.abc import Sequence
 
-from leyden.bitcoin import Network, Transaction, TxOut, from_base32, p2wpkh, sighash_segwit_v0
-from leyden.crypto import ecdh, ecdsa_sign, ecdsa_sign_recoverable, pubkey_create, sha256, sig_to_der
-from leyden.hooks.signing import SignerRefused
-from leyden.hooks.types import Destination, DestinationPurpose, SpendInput
+import msgspec
+from leyden.bitcoin import (
+    KeyInfo,
+    Network,
+    PartialSig,
+    Psbt,
+    PsbtError,
+    PsbtInput,
+    TaprootKeyInfo,
+    from_base32,
+    p2wpkh,
+    parse_psbt,
+    psbt_digest,
+    taproot_output_script,
+    taproot_output_secret,
+)
+from leyden.crypto import (
+    NO_AUX,
+    ecdh,
+    ecdsa_sign,
+    ecdsa_sign_recoverable,
+    pubkey_create,
+    schnorr_sign,
+    sha256,
+    sig_to_der,
+    xonly_create,
+)
+from leyden.hooks.signing import SignerRefused, SignPsbt
+from leyden.hooks.types import Destination, DestinationPurpose
 from leyden.types import LeydenError, Msat, NodeId
 
 from leyden_inmemory.bip32 import format_path
-from leyden_inmemory.channel import InMemoryChannelKeys, p2wpkh_script_code
+from leyden_inmemory.channel import InMemoryChannelKeys
 from leyden_inmemory.derivation import KeyTree, destination_path
 
 _SIGHASH_ALL = b"\x01"
@@ -78,34 +103,69 @@ class InMemoryKeyManager:
 
     # -- OnchainSigner -------------------------------------------------------------------------------------------
 
-    async def sign_transaction(
-        self, tx: Transaction, inputs: Sequence[SpendInput], spent: Sequence[TxOut]
-    ) -> tuple[tuple[bytes, ...], ...]:
-        """Witness stacks of P2WPKH inputs. ``SignerRefused`` when a path is not ours or leads to another script."""
-        if len(spent) != len(tx.inputs):
-            raise SignerRefused("spent", f"{len(tx.inputs)} inputs spend {len(tx.inputs)} outputs, {len(spent)} given")
-        return tuple(self._sign_input(tx, entry, spent) for entry in inputs)
+    async def sign_psbt(self, request: SignPsbt) -> bytes:
+        """Sign P2WPKH and taproot key path inputs whose key origin names our root; leave the others as they are.
 
-    def _sign_input(self, tx: Transaction, entry: SpendInput, spent: Sequence[TxOut]) -> tuple[bytes, bytes]:
-        if not 0 <= entry.index < len(spent) or spent[entry.index] != entry.output:
-            raise SignerRefused("spent", f"input {entry.index} does not spend the output it names")
+        ``SignerRefused`` when such an origin does not lead to the key that it stands by or to the script spent, and for
+        a PSBT that does not prove what it spends.
+        """
         try:
-            secret = self._tree.wallet_secret(entry.path)
-        except LeydenError as error:
-            raise SignerRefused("path", f"{format_path(entry.path)}: {error}") from None
+            psbt = parse_psbt(request.psbt)
+        except PsbtError as error:
+            raise SignerRefused("psbt", str(error)) from None
+        inputs = tuple(self._sign_input(psbt, index) for index in range(len(psbt.inputs)))
+        return msgspec.structs.replace(psbt, inputs=inputs).serialize()
+
+    def _sign_input(self, psbt: Psbt, index: int) -> PsbtInput:
+        entry = psbt.inputs[index]
+        try:
+            for key in entry.keys:
+                if key.origin.fingerprint == self._tree.fingerprint:
+                    return self._sign_p2wpkh(psbt, index, key)
+            for taproot_key in entry.taproot_keys:
+                if taproot_key.origin.fingerprint == self._tree.fingerprint:
+                    return self._sign_taproot(psbt, index, taproot_key)
+        except PsbtError as error:
+            raise SignerRefused("psbt", str(error)) from None
+        return entry
+
+    def _sign_p2wpkh(self, psbt: Psbt, index: int, key: KeyInfo) -> PsbtInput:
+        entry, secret = psbt.inputs[index], self._secret(key.origin.path)
         pubkey = pubkey_create(secret)
-        if entry.output.script != p2wpkh(pubkey):
-            raise SignerRefused("path", f"{format_path(entry.path)} is not the key of input {entry.index}")
-        digest = sighash_segwit_v0(tx, entry.index, p2wpkh_script_code(pubkey), entry.output.value)
-        return sig_to_der(ecdsa_sign(secret, digest)) + _SIGHASH_ALL, pubkey
+        if key.pubkey != pubkey or psbt.spent_output(index).script != p2wpkh(pubkey):
+            raise SignerRefused("path", f"{format_path(key.origin.path)} is not the key of input {index}")
+        signature = sig_to_der(ecdsa_sign(secret, psbt_digest(psbt, index))) + _SIGHASH_ALL
+        others = (known for known in entry.partial_sigs if known.pubkey != pubkey)
+        return msgspec.structs.replace(entry, partial_sigs=(*others, PartialSig(pubkey=pubkey, signature=signature)))
+
+    def _sign_taproot(self, psbt: Psbt, index: int, key: TaprootKeyInfo) -> PsbtInput:
+        entry, secret = psbt.inputs[index], self._secret(key.origin.path)
+        internal_key = xonly_create(secret)
+        if key.xonly != internal_key or psbt.spent_output(index).script != taproot_output_script(internal_key):
+            raise SignerRefused("path", f"{format_path(key.origin.path)} is not the key of input {index}")
+        signature = schnorr_sign(taproot_output_secret(secret), psbt_digest(psbt, index), NO_AUX)
+        return msgspec.structs.replace(entry, tap_key_sig=signature)
+
+    def _secret(self, path: tuple[int, ...]) -> bytes:
+        try:
+            return self._tree.wallet_secret(path)
+        except LeydenError as error:
+            raise SignerRefused("path", f"{format_path(path)}: {error}") from None
 
     # -- Destinations --------------------------------------------------------------------------------------------
 
     async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
-        """The P2WPKH script of ``m/84'/coin'/account'/chain/index``: a pure function of purpose and index."""
+        """The script of ``m/84'/coin'/account'/chain/index``: a pure function of purpose and index."""
         path = destination_path(self._tree.network, purpose, index)
-        script = p2wpkh(pubkey_create(self._tree.wallet_secret(path)))
-        return Destination(script=script, purpose=purpose, index=index, path=path)
+        pubkey = pubkey_create(self._tree.wallet_secret(path))
+        return Destination(
+            script=p2wpkh(pubkey),
+            purpose=purpose,
+            index=index,
+            path=path,
+            pubkey=pubkey,
+            fingerprint=self._tree.fingerprint,
+        )
 
     # -- PaymentApproval -----------------------------------------------------------------------------------------
 
