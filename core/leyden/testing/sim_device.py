@@ -137,5 +137,5 @@ class SimDevice:
 
     @staticmethod
     async def _take_time(memory: DeviceMemory) -> None:
-        if memory.random.random() < 0.3:
+        if memory.slowest and memory.random.random() < 0.3:
             await Pause(memory.random.uniform(0.0, memory.slowest))
