@@ -10,7 +10,6 @@ from leyden.chain import (
     BlockFetched,
     BlockRescanned,
     ChainFollower,
-    ChainSourceError,
     FetchBlock,
     FollowerInput,
     FollowerOutput,
@@ -27,7 +26,7 @@ from leyden.chain import (
     step,
 )
 from leyden.hooks.types import BlockConnected, BlocksDisconnected, RecordChanges, SourceSynced, Watch
-from leyden.types import BlockHeight, OutPoint, Txid
+from leyden.types import BlockHeight, OutPoint, RecordError, Txid
 
 PREFIX = b"b"
 
@@ -291,7 +290,7 @@ def test_one_block_costs_one_row() -> None:
     assert records(after, after, PREFIX) == RecordChanges()
 
 
-@pytest.mark.parametrize("damage", ["no base", "no header", "short header", "version"])
+@pytest.mark.parametrize("damage", ["no base", "no header", "short header", "version", "another header"])
 def test_damaged_rows_are_refused(damage: str) -> None:
     follower, _ = run(new(), *make_chain(3))
     rows = dict(records(None, follower, PREFIX).puts)
@@ -302,9 +301,11 @@ def test_damaged_rows_are_refused(damage: str) -> None:
         del rows[keys[0]]
     elif damage == "short header":
         rows[keys[1]] = rows[keys[1]][:-1]
+    elif damage == "another header":
+        rows[keys[1]] = rows[keys[1]][:-1] + bytes((rows[keys[1]][-1] ^ 1,))
     else:
         rows[keys[1]] = b"\x02" + rows[keys[1]][1:]
-    with pytest.raises(ChainSourceError):
+    with pytest.raises(RecordError):
         reloaded(rows)
 
 

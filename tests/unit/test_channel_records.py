@@ -2,8 +2,8 @@
 
 import pytest
 from channel_kit import commit_add, open_pair, pay, preimage_of
-from leyden.channel import load, records
 from leyden.channel import events as ev
+from leyden.channel import load, records
 from leyden.channel.records import channel_id_of
 from leyden.hooks.types import RecordChanges
 from leyden.types import RecordError
@@ -90,6 +90,6 @@ def test_damaged_missing_and_newer_rows_are_refused() -> None:
         {**rows, b"c" + bytes(32): rows[config]},
         {**rows, config: rows[config] + bytes.fromhex("fdfffe00")},
     ):
-        with pytest.raises(RecordError, match="the database cannot be used, CHANNEL"):
+        with pytest.raises(RecordError, match="the database cannot be read: CHANNEL"):
             load(bad.items())
     load({**rows, config: rows[config] + bytes.fromhex("fdffff00")}.items())

@@ -9,13 +9,13 @@ import msgspec
 
 from leyden.bitcoin import HEADER_LENGTH, BitcoinError, Network, check_proof_of_work, parse_header, target_from_bits
 from leyden.chain.errors import ChainSourceError
+from leyden.chain.rows import BASE, HEADER, BaseRow, HeaderRow
 from leyden.crypto import sha256d
 from leyden.hooks.types import RecordChanges
-from leyden.types import BlockHash, BlockHeight
+from leyden.types import BlockHash, BlockHeight, RecordError
 
 KEPT_HEADERS = 2016
 RETARGET_INTERVAL = 2016
-_ROW_VERSION = b"\x01"
 _LOCATOR_DENSE = 10
 
 
@@ -140,7 +140,10 @@ def records(old: HeaderChain | None, new: HeaderChain, prefix: bytes) -> RecordC
     same: int = max(min(old.tip_height, new.tip_height), new.base_height)
     while same > new.base_height and old.hash_at(same) != new.hash_at(same):
         same -= 1  # equal hashes mean equal history, so the rows differ only above
-    puts = [(_key(prefix, height), _ROW_VERSION + new.header_at(height)) for height in _span(same, new.tip_height)]
+    puts = [
+        (_key(prefix, height), HEADER.encode(HeaderRow(header=new.header_at(height))))
+        for height in _span(same, new.tip_height)
+    ]
     if _base_row(old) != _base_row(new):
         puts.append((_base_key(prefix), _base_row(new)))
     dropped = [*_span(old.base_height, min(new.base_height, old.tip_height)), *_span(new.tip_height, old.tip_height)]
@@ -160,33 +163,41 @@ def _base_key(prefix: bytes) -> bytes:
 
 
 def _base_row(chain: HeaderChain) -> bytes:
-    base = chain.base_height.to_bytes(4, "big", signed=True)
-    return _ROW_VERSION + bytes([chain.pruned]) + base + (chain.base_hash or b"")
+    """Empty while nothing was seen."""
+    if chain.base_hash is None:
+        return b""
+    return BASE.encode(BaseRow(pruned=int(chain.pruned), height=chain.base_height, hash=chain.base_hash))
 
 
 def load(
     rows: Sequence[tuple[bytes, bytes]], prefix: bytes, network: Network, birth_height: BlockHeight
 ) -> HeaderChain:
-    """Rebuild from rows; with none, an empty chain whose first block is ``birth_height``. ``ChainSourceError`` if the
-    rows are not what ``records`` wrote."""
+    """Rebuild from rows; with none, an empty chain whose first block is ``birth_height``. ``RecordError`` if the rows
+    are not what ``records`` wrote."""
     if not rows:
         return HeaderChain(network=network, base_height=BlockHeight(birth_height - 1))
     stored = dict(rows)
-    base = stored.pop(_base_key(prefix), b"")
-    if len(base) != 38 or base[:1] != _ROW_VERSION:
-        raise ChainSourceError("the stored headers have no readable base: restore the store from a copy")
-    base_height = int.from_bytes(base[2:6], "big", signed=True)
-    headers = []
-    for number in range(len(stored)):
-        row = stored.get(_key(prefix, base_height + 1 + number), b"")
-        if len(row) != HEADER_LENGTH + 1 or row[:1] != _ROW_VERSION:
-            raise ChainSourceError(f"the stored header {base_height + 1 + number} is missing or unreadable")
-        headers.append(row[1:])
+    if _base_key(prefix) not in stored:
+        raise RecordError("CHAIN", "the stored headers have no base")
+    base = BASE.decode(stored.pop(_base_key(prefix)))
+    if base.pruned > 1:
+        raise RecordError("CHAIN", "the base of the stored headers makes no sense")
+    headers: list[bytes] = []
+    hashes = [BlockHash(base.hash)]
+    for height in _span(base.height, base.height + len(stored)):
+        row = stored.get(_key(prefix, height)) if 0 <= height < 1 << 32 else None
+        if row is None:
+            raise RecordError("CHAIN", f"the stored header {height} is missing")
+        header = HEADER.decode(row).header
+        if header[4:36] != hashes[-1]:
+            raise RecordError("CHAIN", f"the stored header {height} does not follow the one before")
+        headers.append(header)
+        hashes.append(BlockHash(sha256d(header)))
     return HeaderChain(
         network=network,
-        base_height=BlockHeight(base_height),
-        base_hash=BlockHash(base[6:]),
-        hashes=tuple(BlockHash(sha256d(header)) for header in headers),
+        base_height=BlockHeight(base.height),
+        base_hash=BlockHash(base.hash),
+        hashes=tuple(hashes[1:]),
         headers=tuple(headers),
-        pruned=base[1:2] == b"\x01",
+        pruned=bool(base.pruned),
     )

@@ -54,7 +54,7 @@ from leyden.channel.events import (
     TurnEnded,
 )
 from leyden.channel.opening import channel_id_of
-from leyden.hooks.services import ChannelSigner, StoreRefused, Wallet
+from leyden.hooks.services import ChannelSigner, Wallet
 from leyden.hooks.signing import (
     AnySignerAnswer,
     AnySignerRequest,
@@ -75,7 +75,7 @@ from leyden.node.host import Caller, Host, TimerHandle, answers_inline
 from leyden.node.journal import Journal
 from leyden.node.peer import Peer, PeerState
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid, clean_text
+from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid
 from leyden.types.rules import C_144
 from leyden.wire import ErrorMessage, FundingCreated, Message, WarningMessage
 from leyden.wire.features import Feature, Features, negotiated
@@ -196,7 +196,7 @@ class ChannelManager:
     def restore(self, rows: Sequence[Sequence[tuple[bytes, bytes]]]) -> None:
         """Forget what memory holds and load every channel from its rows; ``resume`` follows in a turn.
 
-        ``StoreRefused`` if rows cannot be read: a node that forgot a channel would tell its peer to close it.
+        ``RecordError`` if rows cannot be read: a node that forgot a channel would tell its peer to close it.
         """
         for actor in self._actors.values():
             self._cancel_timers(actor)
@@ -204,13 +204,7 @@ class ChannelManager:
             known.clear()
         self._dropped = []
         for channel_rows in rows:
-            try:
-                channel = load(channel_rows)
-            except Exception as error:  # whatever a damaged row provokes
-                raise StoreRefused(
-                    f"channel {channel_rows[0][0][1:33].hex()} cannot be read ({clean_text(str(error), 200)}): "
-                    "it is damaged or was written by a newer Leyden"
-                ) from error
+            channel = load(channel_rows)
             self._insert(ChannelActor(channel, channel.config.peer, channel))
 
     def resume(self, claims: str = "") -> None:

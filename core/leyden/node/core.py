@@ -39,8 +39,9 @@ from leyden.node.opening import Opener
 from leyden.node.payments import PaymentManager
 from leyden.node.peer import Peer
 from leyden.node.peers import PeerManager
+from leyden.node.rows import NODE_ID, SCHEMA, SCHEMA_VERSION, check_schema
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, LeydenError, NodeId, clean_text
+from leyden.types import BlockHeight, LeydenError, NodeId, RecordError, clean_text
 from leyden.wire.features import Context, Feature, make_features
 
 log = structlog.get_logger("leyden.node")
@@ -241,7 +242,9 @@ class NodeCore:
     ) -> "NodeCore":
         store = services.store
         epoch = await store.open(config.network)
-        owner = await store.get(keyspace.META + b"node_id")
+        found = await store.get(keyspace.NODE_ID)
+        is_old = check_schema(await store.get(keyspace.SCHEMA), is_new=found is None)
+        owner = None if found is None else NODE_ID.decode(found)
         if owner is not None and owner != node_id:
             raise LeydenError(
                 f"the database belongs to node {owner.hex()}, the keys to {node_id.hex()}: "
@@ -249,10 +252,12 @@ class NodeCore:
             )
         core = cls(config, services, host, questions, epoch, node_id)
         if owner is None:
-            core.engine.journal.put(keyspace.META + b"node_id", node_id)
+            core.engine.journal.put(keyspace.NODE_ID, NODE_ID.encode(node_id))
+        if is_old:
+            core.engine.journal.put(keyspace.SCHEMA, SCHEMA.encode(SCHEMA_VERSION))
         try:
             await core._load_rows()
-        except StoreError:
+        except (StoreError, RecordError):
             raise
         except Exception as error:  # whatever a damaged or newer row provokes
             raise StoreRefused(

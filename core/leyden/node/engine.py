@@ -16,13 +16,12 @@ from leyden.hooks.services import Store, StoreError, StoreFenced
 from leyden.node import keyspace
 from leyden.node.host import Host
 from leyden.node.journal import Journal
-from leyden.types import LeydenError
+from leyden.types import LeydenError, RecordError
 
 log = structlog.get_logger("leyden.engine")
 
 T = TypeVar("T")
 RETRY_SECONDS = 1.0
-PROBE = keyspace.META + b"probe"
 PROBE_BYTES = 65_536
 """A disk that is full still takes a byte; the node goes on only when there is room for some turns."""
 MAX_ROUNDS = 10_000
@@ -220,13 +219,13 @@ class Engine:
         """A failed sync is never retried on the same handle: reopen, prove that a commit works, read back."""
         try:
             await self._store.reopen()
-            await self._store.commit(((PROBE, bytes(PROBE_BYTES)),), (), self._epoch)
-            await self._store.commit(((PROBE, b"\x01"),), (), self._epoch)
+            await self._store.commit(((keyspace.PROBE, bytes(PROBE_BYTES)),), (), self._epoch)
+            await self._store.commit(((keyspace.PROBE, b"\x01"),), (), self._epoch)
             if self.reload is not None:
                 await self.reload()
         except StoreFenced:
             raise
-        except StoreError as error:
+        except (StoreError, RecordError) as error:
             log.warning("storage_still_degraded", reason=str(error))
             return False
         except Exception:  # what was read back makes no sense: the alarm stands until it does

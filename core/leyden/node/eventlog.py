@@ -1,23 +1,19 @@
 """Append-only event log: global index, stable id, a durable cursor per consumer, at least once."""
 
-import msgspec
-
 from leyden.hooks.services import Store
 from leyden.hooks.types import AnyEvent, LoggedEvent
 from leyden.node import keyspace
 from leyden.node.journal import Journal
-
-_VERSION = b"\x01"
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[int, AnyEvent])
+from leyden.node.rows import CURSOR, EVENT, EVENT_COUNT
 
 
 def encode_event(time: int, event: AnyEvent) -> bytes:
-    return _VERSION + _encoder.encode((time, event))
+    return EVENT.encode((time, event))
 
 
 def decode_event(index: int, row: bytes) -> LoggedEvent:
-    time, event = _decoder.decode(row[1:])
+    """``RecordError`` for a row of a newer program or a damaged one."""
+    time, event = EVENT.decode(row)
     return LoggedEvent(index=index, time=time, event=event)
 
 
@@ -36,13 +32,13 @@ class EventLog:
         return self._committed
 
     async def load(self) -> None:
-        row = await self._store.get(keyspace.META + b"events")
-        self._last = self._committed = int.from_bytes(row, "big") if row else 0
+        row = await self._store.get(keyspace.EVENT_COUNT)
+        self._last = self._committed = EVENT_COUNT.decode(row) if row is not None else 0
 
     def append(self, time: int, event: AnyEvent) -> int:
         self._last += 1
         self._journal.put(keyspace.event_key(self._last), encode_event(time, event))
-        self._journal.put(keyspace.META + b"events", self._last.to_bytes(8, "big"))
+        self._journal.put(keyspace.EVENT_COUNT, EVENT_COUNT.encode(self._last))
         return self._last
 
     def commit(self) -> bool:
@@ -61,8 +57,8 @@ class EventLog:
 
     async def cursor(self, consumer: str) -> int:
         row = await self._store.get(keyspace.CURSOR + consumer.encode())
-        return int.from_bytes(row, "big") if row else 0
+        return CURSOR.decode(row) if row is not None else 0
 
     def set_cursor(self, consumer: str, index: int) -> None:
         """Durable with the next commit: events up to ``index`` were handled by ``consumer``."""
-        self._journal.put(keyspace.CURSOR + consumer.encode(), index.to_bytes(8, "big"))
+        self._journal.put(keyspace.CURSOR + consumer.encode(), CURSOR.encode(index))

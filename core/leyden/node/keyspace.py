@@ -20,6 +20,11 @@ PREIMAGE = b"x"
 MAILBOX = b"q"
 PEER = b"n"
 
+SCHEMA = META + b"schema"
+NODE_ID = META + b"node_id"
+EVENT_COUNT = META + b"events"
+PROBE = META + b"probe"
+
 
 def event_key(index: int) -> bytes:
     return EVENT + index.to_bytes(8, "big")

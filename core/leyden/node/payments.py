@@ -5,7 +5,6 @@ the mailbox from the commit in which it became irrevocable until the commit in w
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import msgspec
 import structlog
@@ -35,6 +34,9 @@ from leyden.payments import (
     make_direct_htlc,
 )
 from leyden.payments.records import (
+    MAILBOX,
+    PREIMAGE,
+    MailRow,
     decode_invoice_record,
     decode_payment_record,
     encode_invoice_record,
@@ -43,8 +45,6 @@ from leyden.payments.records import (
 from leyden.payments.send import explain_malformed
 from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, PaymentHash, Preimage
 from leyden.types.rules import C_075
-from leyden.wire.codec import decode_struct, encode_struct, flag, rest, tlv, tlv_struct, u32, u64
-from leyden.wire.codec import sha256 as hash_field
 from leyden.wire.failures import (
     BADONION,
     Failure,
@@ -58,7 +58,6 @@ log = structlog.get_logger("leyden.payments")
 
 Mail = tuple[ChannelId, int]
 AskPayment = Callable[[IncomingPayment, Callable[[bool], None]], None]
-_VERSION = b"\x01"
 RETRY_SECONDS = 5.0
 INVALID_ONION_KEY = FailureCode.INVALID_ONION_KEY
 
@@ -255,7 +254,7 @@ class PaymentManager:
         paid = msgspec.structs.replace(invoice, status=int(InvoiceStatus.PAID), received_msat=htlc.amount_msat)
         self._invoices.set(htlc.payment_hash, paid)
         self._invoices.evict(htlc.payment_hash)
-        self._journal.put(keyspace.preimage_key(htlc.payment_hash), invoice.preimage)
+        self._journal.put(keyspace.preimage_key(htlc.payment_hash), PREIMAGE.encode(invoice.preimage))
         self._publish(
             PaymentReceived(payment_hash=htlc.payment_hash, amount_msat=htlc.amount_msat, label=invoice.label)
         )
@@ -364,7 +363,7 @@ class PaymentManager:
     def _on_fulfilled(self, channel_id: ChannelId, delivery: HtlcFulfilled) -> None:
         payment_hash = PaymentHash(sha256(delivery.preimage))
         found = self._find(channel_id, delivery.id)
-        self._journal.put(keyspace.preimage_key(payment_hash), delivery.preimage)
+        self._journal.put(keyspace.preimage_key(payment_hash), PREIMAGE.encode(delivery.preimage))
         if found is None:
             return
         record, attempt = found
@@ -436,26 +435,12 @@ class PaymentManager:
         self._index()
 
 
-@tlv_struct
-class _Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """The row of a received HTLC that nobody has decided on yet."""
-
-    id: Annotated[int, tlv(1, u64)]
-    amount_msat: Annotated[int, tlv(3, u64)]
-    payment_hash: Annotated[bytes, tlv(5, hash_field)]
-    cltv_expiry: Annotated[int, tlv(7, u32)]
-    onion_routing_packet: Annotated[bytes, tlv(9, rest)]
-    path_key: Annotated[bytes | None, tlv(11, rest)] = None
-    must_fail: Annotated[bool, tlv(13, flag)] = False
-
-
 def _encode_mail(htlc: HtlcReceived) -> bytes:
-    values = {name: getattr(htlc, name) for name in _Mail.__struct_fields__}
-    return _VERSION + encode_struct(_Mail(**values))
+    return MAILBOX.encode(MailRow(**{name: getattr(htlc, name) for name in MailRow.__struct_fields__}))
 
 
 def _decode_mail(row: bytes) -> HtlcReceived:
-    mail = decode_struct(_Mail, row[1:])
+    mail = MAILBOX.decode(row)
     return HtlcReceived(
         id=mail.id,
         amount_msat=Msat(mail.amount_msat),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 import structlog
 
 from leyden.hooks.services import NodeIdentity
@@ -13,6 +12,7 @@ from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal, Table
 from leyden.node.opening import Opener
 from leyden.node.peer import Peer, PeerState, Wire
+from leyden.node.rows import PEER, PeerAddress
 from leyden.types import ChannelId, LeydenError, NodeId, clean_text
 from leyden.types.rules import C_141, C_142, C_143
 from leyden.wire import ErrorMessage, Init, Message, OpenChannel, OpenChannel2, WarningMessage
@@ -33,15 +33,6 @@ Dial = Callable[[NodeId, str, int], None]
 
 class ConnectFailed(LeydenError):
     """The peer could not be reached or was not kept."""
-
-
-class PeerAddress(msgspec.Struct, frozen=True, kw_only=True):
-    host: str
-    port: int
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(PeerAddress)
 
 
 class PeerManager:
@@ -81,7 +72,7 @@ class PeerManager:
         self._tokens = float(HANDSHAKE_BURST)
         self._tokens_at = 0.0
         self._addresses: Table[NodeId, PeerAddress] = Table(
-            keyspace.PEER, lambda k: k, lambda a: b"\x01" + _encoder.encode(a), lambda row: _decoder.decode(row[1:])
+            keyspace.PEER, lambda node_id: node_id, PEER.encode, PEER.decode
         )
         self.dial: Dial = lambda _node, _host, _port: None
         self.stopping = False

@@ -1,10 +1,8 @@
 """Owns a transaction from the moment it is decided until its effect is irrevocable, and repeats it meanwhile."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import structlog
-from msgspec import Struct
 
 from leyden.bitcoin import Transaction, parse_transaction
 from leyden.hooks.services import Broadcaster
@@ -12,29 +10,12 @@ from leyden.hooks.types import BroadcastKind, BroadcastResult, TransactionConfir
 from leyden.node import keyspace
 from leyden.node.host import Caller
 from leyden.node.journal import Journal, Table
+from leyden.node.rows import BROADCAST_KINDS, TRANSACTION, TrackedTransaction
 from leyden.types import BlockHeight, OutPoint, Txid
-from leyden.wire.codec import decode_struct, encode_struct, rest, tlv, tlv_struct, u8, u32
 
 log = structlog.get_logger("leyden.txtracker")
 
 IRREVOCABLE_DEPTH = 6
-_KINDS = tuple(BroadcastKind)
-_VERSION = b"\x01"
-
-
-@tlv_struct
-class TrackedTransaction(Struct, frozen=True, kw_only=True):
-    """``confirmed_height`` 0: not in a block. ``conflict_height``: where another transaction took one of its inputs."""
-
-    raw: Annotated[bytes, tlv(1, rest)]
-    kind: Annotated[int, tlv(3, u8)]
-    confirmed_height: Annotated[int, tlv(5, u32)] = 0
-    conflict_height: Annotated[int, tlv(7, u32)] = 0
-
-    @property
-    def decided_height(self) -> int:
-        """0 while it may still enter a block and has not."""
-        return self.confirmed_height or self.conflict_height
 
 
 class TxTracker:
@@ -50,10 +31,7 @@ class TxTracker:
         self._caller = caller
         self._publish = publish
         self._transactions: Table[Txid, TrackedTransaction] = Table(
-            keyspace.TRANSACTION,
-            lambda txid: txid,
-            lambda record: _VERSION + encode_struct(record),
-            lambda row: decode_struct(TrackedTransaction, row[1:]),
+            keyspace.TRANSACTION, lambda txid: txid, TRANSACTION.encode, TRANSACTION.decode
         )
         self._due: dict[Txid, None] = {}
         self._spenders: dict[OutPoint, set[Txid]] | None = None
@@ -68,7 +46,7 @@ class TxTracker:
         """Durable with this turn's commit; broadcast right after it and again until confirmed."""
         txid = tx.txid
         if txid not in self._transactions:
-            self._transactions.set(txid, TrackedTransaction(raw=tx.serialize(), kind=_KINDS.index(kind)))
+            self._transactions.set(txid, TrackedTransaction(raw=tx.serialize(), kind=BROADCAST_KINDS.index(kind)))
             self._spenders = None
         self._due[txid] = None
 
@@ -83,7 +61,7 @@ class TxTracker:
 
     def pending(self) -> list[tuple[Txid, BroadcastKind, int]]:
         """txid, kind and confirmation height (0: none) of everything tracked."""
-        return [(txid, _KINDS[r.kind], r.confirmed_height) for txid, r in self._transactions.items()]
+        return [(txid, BROADCAST_KINDS[r.kind], r.confirmed_height) for txid, r in self._transactions.items()]
 
     def repeat(self) -> None:
         """Broadcast everything unconfirmed again after the next commit."""
@@ -118,7 +96,7 @@ class TxTracker:
         self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, confirmed_height=height))
         self._due.pop(txid, None)
         self.refusals.pop(txid, None)
-        self._publish(TransactionConfirmed(txid=txid, height=height, kind=_KINDS[record.kind].value))
+        self._publish(TransactionConfirmed(txid=txid, height=height, kind=BROADCAST_KINDS[record.kind].value))
 
     def _on_conflict(self, txid: Txid, winner: Txid, height: BlockHeight) -> None:
         record = self._transactions.get(txid)
@@ -143,7 +121,7 @@ class TxTracker:
                 self._due[txid] = None
                 self.refusals.pop(txid, None)
                 if record.confirmed_height:
-                    self._publish(TransactionUnconfirmed(txid=txid, kind=_KINDS[record.kind].value))
+                    self._publish(TransactionUnconfirmed(txid=txid, kind=BROADCAST_KINDS[record.kind].value))
 
     # -- turn ------------------------------------------------------------------------------------------------------
 
@@ -169,7 +147,7 @@ class TxTracker:
                 continue
             tx = parse_transaction(record.raw)
             for broadcaster in self._broadcasters:
-                self._send(broadcaster, tx, _KINDS[record.kind])
+                self._send(broadcaster, tx, BROADCAST_KINDS[record.kind])
 
     def _send(self, broadcaster: Broadcaster, tx: Transaction, kind: BroadcastKind) -> None:
         txid = tx.txid

@@ -1,104 +1,45 @@
-"""What is stored of a payment: one row per invoice we issued, one per payment we send. Amounts in msat."""
+"""What is stored of a payment: one row per invoice we issued, one per payment we send, one per HTLC that waits for a
+decision, one per preimage learnt. Amounts in msat. Only this module imports the versions of the rows."""
 
-import enum
-from typing import Annotated
+from leyden.payments.stored.v1 import Attempt, InvoiceRecord, InvoiceStatus, MailRow, PaymentRecord, PaymentStatus
+from leyden.wire.stored import bytes_kind, struct_kind
 
-from msgspec import Struct
+__all__ = [
+    "INVOICE",
+    "MAILBOX",
+    "PAYMENT",
+    "PREIMAGE",
+    "Attempt",
+    "InvoiceRecord",
+    "InvoiceStatus",
+    "MailRow",
+    "PaymentRecord",
+    "PaymentStatus",
+    "decode_invoice_record",
+    "decode_payment_record",
+    "encode_invoice_record",
+    "encode_payment_record",
+]
 
-from leyden.types import Msat, PaymentHash, PaymentSecret, Preimage
-from leyden.wire.codec import (
-    channel_id,
-    decode_struct,
-    encode_struct,
-    list_of,
-    rest,
-    sha256,
-    tlv,
-    tlv_struct,
-    u8,
-    u16,
-    u32,
-    u64,
-    utf8,
-    wire_struct,
-)
-
-_VERSION = b"\x01"
-
-
-class InvoiceStatus(enum.IntEnum):
-    """Stored values: append only."""
-
-    UNPAID = 0
-    PAID = 1
-
-
-class PaymentStatus(enum.IntEnum):
-    """Stored values: append only."""
-
-    PENDING = 0
-    SUCCEEDED = 1
-    FAILED = 2
-
-
-@tlv_struct
-class InvoiceRecord(Struct, frozen=True, kw_only=True):
-    """An invoice of ours. ``amount_msat`` 0: the payer chooses. Times in unix seconds."""
-
-    payment_hash: Annotated[PaymentHash, tlv(1, sha256)]
-    preimage: Annotated[Preimage, tlv(3, sha256)]
-    payment_secret: Annotated[PaymentSecret, tlv(5, sha256)]
-    amount_msat: Annotated[Msat, tlv(7, u64)]
-    bolt11: Annotated[str, tlv(9, utf8)]
-    created: Annotated[int, tlv(11, u64)]
-    expiry: Annotated[int, tlv(13, u32)]
-    min_final_cltv: Annotated[int, tlv(15, u16)]
-    status: Annotated[int, tlv(17, u8)] = 0
-    received_msat: Annotated[Msat, tlv(19, u64)] = Msat(0)
-    label: Annotated[str, tlv(21, utf8)] = ""
-
-    def expires_at(self) -> int:
-        return self.created + self.expiry
-
-
-@wire_struct
-class Attempt(Struct, frozen=True, kw_only=True):
-    """One HTLC sent: where it is, and the hop secrets that decode its failure."""
-
-    channel_id: Annotated[bytes, channel_id]
-    htlc_id: Annotated[int, u64]
-    amount_msat: Annotated[int, u64]
-    cltv_expiry: Annotated[int, u32]
-    shared_secret: Annotated[bytes, sha256]
-
-
-@tlv_struct
-class PaymentRecord(Struct, frozen=True, kw_only=True):
-    """A payment of ours. ``key`` is the caller's idempotency key; ``attempts`` lists every HTLC ever sent for it."""
-
-    payment_hash: Annotated[PaymentHash, tlv(1, sha256)]
-    bolt11: Annotated[str, tlv(3, utf8)]
-    amount_msat: Annotated[Msat, tlv(5, u64)]
-    created: Annotated[int, tlv(7, u64)]
-    status: Annotated[int, tlv(9, u8)] = 0
-    attempts: Annotated[tuple[Attempt, ...], tlv(11, list_of(Attempt))] = ()
-    preimage: Annotated[bytes, tlv(13, rest)] = b""
-    failure: Annotated[str, tlv(15, utf8)] = ""
-    key: Annotated[str, tlv(17, utf8)] = ""
-    fee_msat: Annotated[Msat, tlv(19, u64)] = Msat(0)
+INVOICE = struct_kind("INVOICE", InvoiceRecord, lambda record: InvoiceStatus(record.status))
+PAYMENT = struct_kind("PAYMENT", PaymentRecord, lambda record: PaymentStatus(record.status))
+MAILBOX = struct_kind("MAILBOX", MailRow)
+PREIMAGE = bytes_kind("PREIMAGE", 32)
 
 
 def encode_invoice_record(record: InvoiceRecord) -> bytes:
-    return _VERSION + encode_struct(record)
+    return INVOICE.encode(record)
 
 
 def decode_invoice_record(row: bytes) -> InvoiceRecord:
-    return decode_struct(InvoiceRecord, row[1:])
+    """``RecordError`` for a row of a newer program or a damaged one."""
+    return INVOICE.decode(row)
 
 
 def encode_payment_record(record: PaymentRecord) -> bytes:
-    return _VERSION + encode_struct(record)
+    return PAYMENT.encode(record)
 
 
 def decode_payment_record(row: bytes) -> PaymentRecord:
-    return decode_struct(PaymentRecord, row[1:])
+    """``RecordError`` for a row of a newer program or a damaged one."""
+    return PAYMENT.decode(row)

@@ -8,6 +8,11 @@
 import enum
 from typing import Any
 
+from leyden.types.text import clean_text
+
+_LONGEST = 300
+"""Characters of what is said about a row: what is in it may be anything."""
+
 
 class LeydenError(Exception):
     """Root of every error that Leyden raises on purpose. ``str(error)`` is one line that says what to do."""
@@ -23,7 +28,7 @@ class RecordError(LeydenError):
         self.area = area
         self.problem = problem
         self.is_newer = False
-        super().__init__(f"the database cannot be used, {area}: {problem}: {advice}")
+        super().__init__(f"the database cannot be read: {area}: {clean_text(problem, _LONGEST)}: {advice}")
 
     @classmethod
     def newer(cls, area: str, problem: str) -> "RecordError":

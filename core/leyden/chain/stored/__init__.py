@@ -1,0 +1,1 @@
+"""Versions of the rows of the chain; ``leyden.chain.rows`` alone imports them."""

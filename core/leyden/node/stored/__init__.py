@@ -1,0 +1,1 @@
+"""Versions of the rows that the node itself writes; ``leyden.node.rows`` alone imports them."""

@@ -1,0 +1,1 @@
+"""Versions of the rows of payments; ``leyden.payments.records`` alone imports them."""
