@@ -1,12 +1,16 @@
-"""``python -m tests.testbed [bitcoind]``: fetch the counterparts now and print how each is run."""
+"""``python -m tests.testbed [NAME...]``: fetch the counterparts now and print how each is run."""
 
 import shlex
 import sys
 
-from tests.testbed import bitcoind
+from tests.testbed import bitcoind, electrum, electrum_server
 from tests.testbed.debian import Unavailable
 
-COUNTERPARTS = {"bitcoind": bitcoind.command}
+COUNTERPARTS = {
+    "bitcoind": bitcoind.command,
+    electrum_server.NAME: electrum_server.command,
+    electrum.NAME: electrum.command,
+}
 
 
 def main(names: list[str]) -> int:
