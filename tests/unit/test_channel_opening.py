@@ -20,7 +20,7 @@ from leyden.wire import (
     FundingSigned,
     OpenChannel,
 )
-from leyden.wire.features import ANCHORS_ZERO_FEE, STATIC_REMOTEKEY, Feature, Features
+from leyden.wire.features import ANCHORS_ZERO_FEE, STATIC_REMOTEKEY, ZERO_FEE_COMMITMENTS, Feature, Features
 from msgspec.structs import replace
 
 ZEROCONF = Features(ANCHORS_ZERO_FEE.bits | 1 << Feature.OPTION_ZEROCONF)
@@ -40,7 +40,7 @@ BAD_PROPOSALS: list[tuple[Rule, dict[str, object]]] = [
     (C_019, {"htlc_basepoint": b"\x02" + b"\xff" * 32}),
     (C_019, {"first_per_commitment_point": b"\x05" * 33}),
     (C_020, {"channel_type": None}),
-    (C_020, {"channel_type": STATIC_REMOTEKEY.to_bytes()}),
+    (C_020, {"channel_type": ZERO_FEE_COMMITMENTS.to_bytes()}),
     (C_020, {"channel_type": Features.of(12, 22, 1).to_bytes()}),
     (C_020, {"channel_type": ALIAS.to_bytes(), "channel_flags": 1}),
     (C_020, {"channel_type": ALIAS.to_bytes()}),

@@ -1,10 +1,14 @@
 """What a step may know of the world: time, height, fees, policy, fresh entropy. Frozen; made by the shell each turn."""
 
+from typing import Literal
+
 import msgspec
 
 from leyden.crypto import sha256
 from leyden.types import BlockHeight, CltvDelta, FeeRatePerKw, Msat, NodeId, Sat
 from leyden.wire.features import Features
+
+ChannelTypeName = Literal["anchors", "static_remotekey"]
 
 
 class FeeRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,9 +18,19 @@ class FeeRates(msgspec.Struct, frozen=True, kw_only=True):
     urgent_sweep: FeeRatePerKw = FeeRatePerKw(5_000)
     min_allowed_anchor_remote: FeeRatePerKw = FeeRatePerKw(253)
     anchor_channel: FeeRatePerKw = FeeRatePerKw(500)
+    min_allowed_non_anchor_remote: FeeRatePerKw = FeeRatePerKw(253)
+    non_anchor_channel: FeeRatePerKw = FeeRatePerKw(2_000)
     close_minimum: FeeRatePerKw = FeeRatePerKw(500)
     sweep: FeeRatePerKw = FeeRatePerKw(1_000)
     funding: FeeRatePerKw = FeeRatePerKw(1_000)
+
+    def commitment(self, anchors: bool) -> FeeRatePerKw:
+        """What we want a commitment to pay: without anchors nobody can add to it later."""
+        return self.anchor_channel if anchors else self.non_anchor_channel
+
+    def least_remote(self, anchors: bool) -> FeeRatePerKw:
+        """The least that a peer's commitments may pay."""
+        return self.min_allowed_anchor_remote if anchors else self.min_allowed_non_anchor_remote
 
 
 class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +48,8 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_accepted_htlcs: int = 50
     minimum_depth: int = 6
     announce: bool = False
+    channel_types: tuple[ChannelTypeName, ...] = ("anchors", "static_remotekey")
+    """Types that we accept. We propose the first of them that the peer has too."""
     # terms we accept
     min_funding: Sat = Sat(20_000)
     max_funding: Sat = Sat(16_777_215)

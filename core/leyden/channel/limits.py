@@ -152,6 +152,34 @@ def with_computed_totals(channel: Channel) -> Channel:
     )
 
 
+# -- value without outputs --------------------------------------------------------------------------------------------
+
+
+def max_exposure_msat(channel: Channel, feerate: FeeRatePerKw, offerer: Side = LOCAL, amount: int = 0) -> Msat:
+    """The value without outputs at ``feerate`` on the worse of both commitments, everything in flight counted.
+
+    One more HTLC of ``amount`` is imagined; where it would have an output it adds nothing, and the result is 0 if it
+    would have one on both. Only channels without anchors need this: with them trimming does not depend on feerates.
+    """
+    worst = 0
+    for owner in (LOCAL, REMOTE):
+        if amount and not is_trimmed(channel, owner, offerer, Msat(amount), feerate):
+            continue
+        exposure = int(amount)
+        for side in (LOCAL, REMOTE):
+            for htlc in channel.htlcs(side).values():
+                if is_trimmed(channel, owner, side, htlc.amount_msat, feerate):
+                    exposure += htlc.amount_msat
+        worst = max(worst, exposure)
+    return Msat(worst)
+
+
+def buffered_exposure_msat(channel: Channel, offerer: Side, amount: Msat) -> Msat:
+    """The same at a feerate some way above the present one (BOLT 2: by a quarter, by 2530 sat/kw at least)."""
+    feerate = max(next_feerate(channel, LOCAL), next_feerate(channel, REMOTE))
+    return max_exposure_msat(channel, FeeRatePerKw(max(feerate + 2530, feerate * 5 // 4)), offerer, amount)
+
+
 # -- what the funder pays ----------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ from leyden.types import (
     ShortChannelId,
     Txid,
 )
-from leyden.wire.features import Features
+from leyden.wire.features import Feature, Features
 from leyden.wire.stored import DAMAGES
 
 
@@ -190,7 +190,7 @@ def _load_setup(stored: r.ConfigRow, config: Config) -> ChannelSetup:
     outpoint = stored.funding_outpoint
     return ChannelSetup(
         keys_id=config.keys_id,
-        anchors=True,
+        anchors=config.channel_type.offers(Feature.OPTION_ANCHORS),
         local_is_funder=config.local_is_funder,
         funding_outpoint=OutPoint(Txid(outpoint.txid), outpoint.vout),
         funding_satoshis=config.funding_satoshis,

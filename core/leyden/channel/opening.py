@@ -8,7 +8,7 @@ from leyden.channel.effects import Broadcast, Effects, FundingAbandoned, Funding
 from leyden.channel.env import Env
 from leyden.channel.errors import ChannelError, ErrorCode
 from leyden.channel.events import ProvideFunding
-from leyden.channel.limits import LOCAL, REMOTE, funder_cost_msat, with_computed_totals
+from leyden.channel.limits import LOCAL, REMOTE, funder_cost_msat, has_anchors, with_computed_totals
 from leyden.channel.proposals import (
     ANNOUNCE_FLAG,
     check_accept_channel,
@@ -56,7 +56,7 @@ OP_VALIDATE = "validate_holder"
 
 
 class OpenParams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller wants to open. ``claim_id`` names the coins at the wallet; ``feerate`` None: ``anchor_channel``."""
+    """What a caller wants to open. ``claim_id`` names the coins at the wallet; ``feerate`` None: as estimated."""
 
     keys_id: KeysId
     claim_id: str
@@ -81,11 +81,19 @@ def open_channel(params: OpenParams, keys: NewChannelKeys, env: Env) -> tuple[Ch
     """Propose a channel. ``ChannelError`` when the parameters cannot work."""
     policy = env.policy
     funding = params.funding_satoshis
-    feerate = params.feerate or FeeRatePerKw(max(env.feerates.anchor_channel, policy.min_feerate))
-    terms = make_terms(env, funding)
-    _check_params(params, feerate, terms.reserve, env)
     announce = policy.announce if params.announce is None else params.announce
     channel_type = make_channel_type(env, announce)
+    if channel_type is None:
+        raise ChannelError(
+            ErrorCode.BAD_PARAMETERS,
+            "the peer has none of our channel types",
+            offered=str(env.features),
+            allowed=", ".join(policy.channel_types),
+        )
+    anchors = channel_type.offers(Feature.OPTION_ANCHORS)
+    feerate = params.feerate or FeeRatePerKw(max(env.feerates.commitment(anchors), policy.min_feerate))
+    terms = make_terms(env, funding)
+    _check_params(params, anchors, feerate, terms.reserve, env)
     message = OpenChannel(
         chain_hash=env.chain_hash,
         temporary_channel_id=env.draw(b"temporary_channel_id"),
@@ -137,7 +145,7 @@ def open_channel(params: OpenParams, keys: NewChannelKeys, env: Env) -> tuple[Ch
     return channel, (Send(message=message),)
 
 
-def _check_params(params: OpenParams, feerate: FeeRatePerKw, reserve: Sat, env: Env) -> None:
+def _check_params(params: OpenParams, anchors: bool, feerate: FeeRatePerKw, reserve: Sat, env: Env) -> None:
     policy, funding = env.policy, params.funding_satoshis
     large = env.features.offers(Feature.OPTION_SUPPORT_LARGE_CHANNEL) or not C_022.enabled
     most = policy.max_large_funding if large else policy.max_funding
@@ -150,8 +158,6 @@ def _check_params(params: OpenParams, feerate: FeeRatePerKw, reserve: Sat, env: 
         )
     if env.features.offers(Feature.OPTION_DUAL_FUND):
         raise ChannelError(ErrorCode.BAD_PARAMETERS, "the peer wants opening v2 (option_dual_fund)")
-    if not env.features.offers(Feature.OPTION_ANCHORS):
-        raise ChannelError(ErrorCode.BAD_PARAMETERS, "the peer does not offer option_anchors")
     highest = env.feerates.maximum * policy.max_feerate_factor
     if not policy.min_feerate <= feerate <= highest:
         raise ChannelError(
@@ -159,7 +165,7 @@ def _check_params(params: OpenParams, feerate: FeeRatePerKw, reserve: Sat, env: 
         )
     if not 0 <= params.push_msat <= funding * 1000:
         raise ChannelError(ErrorCode.BAD_PARAMETERS, "push_msat above the funding", offered=params.push_msat)
-    ours = funding * 1000 - params.push_msat - funder_cost_msat(True, feerate, 0)
+    ours = funding * 1000 - params.push_msat - funder_cost_msat(anchors, feerate, 0)
     if ours < reserve * 1000:
         raise ChannelError(
             ErrorCode.INSUFFICIENT_BALANCE,
@@ -226,7 +232,7 @@ def _fund(turn: Turn, outpoint: OutPoint, script: bytes, keys: ChannelKeys) -> N
     channel, config = turn.channel, turn.channel.config
     setup = ChannelSetup(
         keys_id=config.keys_id,
-        anchors=True,
+        anchors=has_anchors(channel),
         local_is_funder=config.local_is_funder,
         funding_outpoint=outpoint,
         funding_satoshis=config.funding_satoshis,

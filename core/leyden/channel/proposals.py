@@ -15,10 +15,10 @@ from leyden.types.rules import C_019, C_020, C_021, C_022, C_023, C_024, C_025, 
 from leyden.wire import AcceptChannel, OpenChannel
 from leyden.wire.features import (
     ANCHORS_ZERO_FEE,
+    STATIC_REMOTEKEY,
     Feature,
     Features,
     base_channel_type,
-    is_defined_channel_type,
 )
 
 ANNOUNCE_FLAG = 1
@@ -26,12 +26,25 @@ MIN_DUST_LIMIT = Sat(354)
 MAX_FUNDING_WITHOUT_FEATURE = 1 << 24
 
 
-def make_channel_type(env: Env, announce: bool) -> Features:
-    """The type that we propose: anchors, with an alias only where the channel stays private (C-027)."""
+_TYPES = {"anchors": ANCHORS_ZERO_FEE, "static_remotekey": STATIC_REMOTEKEY}
+"""By the names in ``ChannelPolicy.channel_types``."""
+
+
+def usable_channel_types(env: Env) -> tuple[Features, ...]:
+    """What policy wants and both nodes have, best first, without variants."""
+    types = [_TYPES[name] for name in env.policy.channel_types]
+    return tuple(wanted for wanted in types if wanted.bits & ~env.features.bits == 0)
+
+
+def make_channel_type(env: Env, announce: bool) -> Features | None:
+    """The type that we propose: the first usable one, with an alias only where the channel stays private (C-027)."""
+    usable = usable_channel_types(env)
+    if not usable:
+        return None
     private_alias = not announce or not C_027.enabled
-    if private_alias and env.features.offers(Feature.OPTION_SCID_ALIAS) and env.features.offers(Feature.OPTION_ANCHORS):
-        return Features(ANCHORS_ZERO_FEE.bits | 1 << Feature.OPTION_SCID_ALIAS)
-    return ANCHORS_ZERO_FEE
+    if private_alias and env.features.offers(Feature.OPTION_SCID_ALIAS):
+        return usable[0] | Features.of(Feature.OPTION_SCID_ALIAS)
+    return usable[0]
 
 
 def make_terms(env: Env, funding: Sat, wanted: AcceptTerms | None = None, remote_dust_limit: int = 0) -> Terms:
@@ -132,7 +145,7 @@ def check_open_channel(message: OpenChannel, env: Env) -> None:
     _check_points(message)
     _check_channel_type(message, env)
     _check_funding(funding, env)
-    _check_feerate(message.feerate_per_kw, env)
+    _check_feerate(message, env)
     _check_demands(message, funding, env)
     ours = make_terms(env, Sat(funding), remote_dust_limit=Sat(message.dust_limit_satoshis))
     _check_dust_limits(remote_terms(message), ours, env)
@@ -196,13 +209,13 @@ def _check_points(message: OpenChannel | AcceptChannel) -> None:
 def _check_channel_type(message: OpenChannel, env: Env) -> None:
     require(message.channel_type is not None, C_020, "open_channel without channel_type")
     channel_type = Features.from_bytes(message.channel_type or b"")
-    suitable = is_defined_channel_type(channel_type) and base_channel_type(channel_type) == ANCHORS_ZERO_FEE
+    usable = usable_channel_types(env)
     require(
-        suitable,
+        base_channel_type(channel_type) in usable,
         C_020,
         "unsuitable channel_type",
         offered=message.channel_type or b"",
-        allowed=ANCHORS_ZERO_FEE.to_bytes(),
+        allowed=[wanted.to_bytes().hex() for wanted in usable],
     )
     public = bool(message.channel_flags & ANNOUNCE_FLAG)
     require(
@@ -224,8 +237,13 @@ def _check_funding(funding: int, env: Env) -> None:
     require(funding <= allowed, C_022, "channel too large", offered=funding, allowed=allowed)
 
 
-def _check_feerate(feerate: int, env: Env) -> None:
-    lowest = max(env.policy.min_feerate, min(env.feerates.min_allowed_anchor_remote, env.feerates.anchor_channel))
+def _anchors(message: OpenChannel) -> bool:
+    return Features.from_bytes(message.channel_type or b"").offers(Feature.OPTION_ANCHORS)
+
+
+def _check_feerate(message: OpenChannel, env: Env) -> None:
+    feerate, anchors = message.feerate_per_kw, _anchors(message)
+    lowest = max(env.policy.min_feerate, min(env.feerates.least_remote(anchors), env.feerates.commitment(anchors)))
     highest = env.feerates.maximum * env.policy.max_feerate_factor
     require(lowest <= feerate <= highest, C_023, "absurd feerate", offered=feerate, allowed=f"{lowest}..{highest}")
 
@@ -285,7 +303,7 @@ def _check_dust_limits(theirs: Terms, ours: Terms, env: Env) -> None:
 
 def _check_first_balances(message: OpenChannel, ours: Terms) -> None:
     """The funder can pay the first commitment, and at least one side is above the reserve that we demand."""
-    cost = funder_cost_msat(True, FeeRatePerKw(message.feerate_per_kw), 0)
+    cost = funder_cost_msat(_anchors(message), FeeRatePerKw(message.feerate_per_kw), 0)
     funder = message.funding_satoshis * 1000 - message.push_msat - cost
     require(funder >= 0, C_025, "funder cannot pay the first commitment", offered=funder + cost, allowed=cost)
     reserve = ours.reserve * 1000

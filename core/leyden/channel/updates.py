@@ -10,12 +10,14 @@ from leyden.channel.events import AddHtlc, FailHtlc, FailMalformedHtlc, FeerateC
 from leyden.channel.limits import (
     LOCAL,
     REMOTE,
+    buffered_exposure_msat,
     change_unacked,
     compute_totals,
     compute_unacked,
     funder_cost_msat,
     has_anchors,
     is_trimmed,
+    max_exposure_msat,
     next_feerate,
     reserve_msat,
     with_htlc,
@@ -195,10 +197,13 @@ def _check_affordable(
 
 def _check_dust(turn: Turn, amount: Msat, trimmed_local: bool, trimmed_remote: bool) -> None:
     channel, limit = turn.channel, turn.env.policy.max_dust_exposure_msat
-    exposure = max(
-        channel.remote_next.dust_msat + amount if trimmed_remote else 0,
-        channel.local_next.dust_msat + channel.unacked.dust_msat + amount if trimmed_local else 0,
-    )
+    if has_anchors(channel):
+        exposure = max(
+            channel.remote_next.dust_msat + amount if trimmed_remote else 0,
+            channel.local_next.dust_msat + channel.unacked.dust_msat + amount if trimmed_local else 0,
+        )
+    else:
+        exposure = buffered_exposure_msat(channel, LOCAL, amount)
     if C_086.enabled and exposure > limit:
         raise ChannelError(ErrorCode.DUST_EXPOSURE, "too much value without outputs", offered=exposure, allowed=limit)
 
@@ -336,6 +341,8 @@ def _exceeds_dust(turn: Turn, amount: Msat, trimmed_local: bool) -> bool:
     channel, limit = turn.channel, turn.env.policy.max_dust_exposure_msat
     if not C_086.enabled:
         return False
+    if not has_anchors(channel):
+        return buffered_exposure_msat(channel, REMOTE, amount) > limit
     if trimmed_local and channel.local_next.dust_msat + channel.unacked.dust_msat + amount > limit:
         return True
     feerate = next_feerate(channel, REMOTE)
@@ -425,10 +432,22 @@ def on_update_fee(turn: Turn, command: UpdateFee) -> None:
             offered=channel.remote_next.local_msat,
             allowed=need,
         )
+    exposure, limit = _exposure_of_raise(channel, feerate), policy.max_dust_exposure_msat
+    if exposure > limit and C_086.enabled:
+        raise ChannelError(
+            ErrorCode.DUST_EXPOSURE, "too much value without outputs at that feerate", offered=exposure, allowed=limit
+        )
     update = FeeUpdate(feerate=feerate, stage=1, order=channel.next_order)
     turn.set(fee_updates=_with_update(channel, update), next_order=channel.next_order + 1, unsigned=True)
     turn.set(remote_next=compute_totals(turn.channel, REMOTE))
     turn.send(UpdateFeeMessage(channel_id=channel.channel_id, feerate_per_kw=feerate))
+
+
+def _exposure_of_raise(channel: Channel, feerate: FeeRatePerKw) -> Msat:
+    """The value without outputs once ``feerate`` holds; 0 if it is no higher, or if trimming ignores feerates."""
+    if has_anchors(channel) or feerate <= channel.feerate:
+        return Msat(0)
+    return max_exposure_msat(channel, feerate)
 
 
 def _with_update(channel: Channel, update: FeeUpdate) -> tuple[FeeUpdate, ...]:
@@ -441,7 +460,8 @@ def on_update_fee_message(turn: Turn, message: UpdateFeeMessage) -> None:
     channel, env = turn.channel, turn.env
     feerate = FeeRatePerKw(message.feerate_per_kw)
     require(not channel.config.local_is_funder, C_090, "update_fee from the side that does not pay", offered=feerate)
-    lowest = min(env.feerates.min_allowed_anchor_remote, max(env.policy.min_feerate, next_feerate(channel, LOCAL)))
+    least = env.feerates.least_remote(has_anchors(channel))
+    lowest = min(least, max(env.policy.min_feerate, next_feerate(channel, LOCAL)))
     highest = env.feerates.maximum * env.policy.max_feerate_factor
     require(feerate >= lowest, C_090, "feerate too low", offered=feerate, allowed=lowest)
     require(feerate <= highest, C_090, "feerate too high", offered=feerate, allowed=highest)
@@ -449,6 +469,14 @@ def on_update_fee_message(turn: Turn, message: UpdateFeeMessage) -> None:
     need = reserve_msat(channel, REMOTE) + funder_cost_msat(has_anchors(channel), feerate, totals.untrimmed)
     require(
         totals.remote_msat >= need, C_090, "sender cannot pay this feerate", offered=totals.remote_msat, allowed=need
+    )
+    exposure, limit = _exposure_of_raise(channel, feerate), env.policy.max_dust_exposure_msat
+    require(
+        exposure <= limit,
+        C_090,
+        "feerate leaves too much value without outputs",
+        offered=exposure,
+        allowed=limit,
     )
     turn.set(fee_updates=_with_update(channel, FeeUpdate(feerate=feerate, stage=1)))
     turn.set(local_next=compute_totals(turn.channel, LOCAL), unacked=compute_unacked(turn.channel))
@@ -459,14 +487,14 @@ def on_feerate_changed(turn: Turn, _event: FeerateChanged) -> None:
     channel = turn.channel
     if not channel.config.local_is_funder or channel.link is not Link.UP:
         return
-    target = FeeRatePerKw(max(turn.env.feerates.anchor_channel, turn.env.policy.min_feerate))
+    target = FeeRatePerKw(max(turn.env.feerates.commitment(has_anchors(channel)), turn.env.policy.min_feerate))
     current = next_feerate(channel, REMOTE)
     if current // 2 < target <= current:
         return
     try:
         on_update_fee(turn, UpdateFee(feerate=target))
     except ChannelError as error:
-        if error.code is ErrorCode.INSUFFICIENT_BALANCE:
+        if error.code in (ErrorCode.INSUFFICIENT_BALANCE, ErrorCode.DUST_EXPOSURE):
             turn.publish(Alarm(subject="feerate", text=f"cannot raise the feerate to {target} sat/kw: {error}"))
 
 

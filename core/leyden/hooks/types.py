@@ -119,6 +119,8 @@ class FeeTarget(enum.Enum):
     URGENT_SWEEP = "urgent_sweep"
     MIN_ALLOWED_ANCHOR_REMOTE = "min_allowed_anchor_remote"
     ANCHOR_CHANNEL = "anchor_channel"
+    MIN_ALLOWED_NON_ANCHOR_REMOTE = "min_allowed_non_anchor_remote"
+    NON_ANCHOR_CHANNEL = "non_anchor_channel"
     CLOSE_MINIMUM = "close_minimum"
     SWEEP = "sweep"
     FUNDING = "funding"

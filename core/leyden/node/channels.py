@@ -454,9 +454,9 @@ class ChannelManager:
 
     def on_feerates(self) -> None:
         """Fresh estimates: each channel whose feerate we set hears of a new one once, as soon as its link is up."""
-        target = self._fees.rates.anchor_channel
         for actor in list(self._actors.values()):
             channel = actor.channel
+            target = self._fees.rates.commitment(channel.config.channel_type.offers(Feature.OPTION_ANCHORS))
             if channel.lifecycle is not Lifecycle.NORMAL or channel.link is not Link.UP or target == actor.told_feerate:
                 continue
             actor.told_feerate = target

@@ -57,7 +57,7 @@ class FeeCache:
             bounded = FeeRatePerKw(min(max(rate, FLOOR), CEILING))
             if getattr(self.rates, target.value) != bounded:
                 self.rates = msgspec.structs.replace(self.rates, **{target.value: bounded})
-            if target is FeeTarget.ANCHOR_CHANNEL:
+            if target in (FeeTarget.ANCHOR_CHANNEL, FeeTarget.NON_ANCHOR_CHANNEL):
                 self.on_refreshed()
 
         self._caller.call(estimator, estimator.estimate(target), done, f"fee estimate {target.value}")

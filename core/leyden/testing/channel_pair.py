@@ -397,7 +397,9 @@ class ChannelPair:
     def set_feerate(self, feerate: int) -> None:
         """Both see another feerate for commitments."""
         for end in self.ends:
-            rates = replace(end.env.feerates, anchor_channel=FeeRatePerKw(feerate))
+            rates = replace(
+                end.env.feerates, anchor_channel=FeeRatePerKw(feerate), non_anchor_channel=FeeRatePerKw(feerate)
+            )
             end.env = replace(end.env, feerates=rates)
 
     def total_msat(self) -> int:

@@ -5,7 +5,7 @@ process can die: before and after every commit, every write to a socket and ever
 told again for each point: the node dies there, starts from its last synced image, and the story must come to its end
 all the same: no satoshi lost, no payment in two minds, no channel closed unasked, no unsafe order to a signer.
 Random instants follow (two deaths, both nodes at once, blocks lost, commits that fail), then every commit that fails,
-and the same with signers that keep state, take their time and are sometimes away.
+and the same with signers that keep state, take their time and are sometimes away, and over a channel without anchors.
 """
 
 import argparse
@@ -85,6 +85,15 @@ def make_device_plans(points: Points, seed: int, every: int) -> list[Plan]:
     return plans
 
 
+def make_static_plans(points: Points, seed: int, every: int) -> list[Plan]:
+    """Deaths in the story of a channel without anchors."""
+    return [Plan(static=True)] + [
+        Plan(deaths=((node, index),), static=True)
+        for node, passed in points.items()
+        for index in range(1 + (seed + every // 2) % every, len(passed) + 1, every)
+    ]
+
+
 def _drop(_logger: object, _method: str, _event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     raise structlog.DropEvent
 
@@ -138,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     every, instants = (17, 16) if options.quick else (options.every, options.instants)
     plans = make_plans(points, options.seed, instants, every)
     plans += make_device_plans(points, options.seed, every * 4)
+    plans += make_static_plans(points, options.seed, every * 4)
     failed = run(options.seed, plans, options.jobs)
     seconds = time.monotonic() - started
     print(f"crash test: {len(plans)} stories in {seconds:.0f} s, {len(plans) - failed} passed, {failed} failed")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from leyden.bitcoin import Network
-from leyden.channel import Lifecycle, Link
+from leyden.channel import ChannelPolicy, Lifecycle, Link
 from leyden.channel.events import Shutdown, UpdateFee
 from leyden.crypto import sha256
 from leyden.hooks.types import Alarm, ChannelClosed, ChannelClosing, DestinationPurpose, PaymentReceived, PaymentSent
@@ -57,7 +57,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     As text: ``alice@17`` dies there, ``alice@17+`` both nodes die there, ``alice@17~2`` the newest two blocks are
     replaced then, ``alice#30x5`` five commits fail from the 30th on, ``alice#30!`` the 30th is durable but reported as
-    failed, ``device`` signers with state, that are slow and sometimes away, and connections that break.
+    failed, ``device`` signers with state, that are slow and sometimes away, and connections that break; ``static``
+    a channel without anchors.
     """
 
     deaths: tuple[tuple[str, int], ...] = ()
@@ -66,20 +67,21 @@ class Plan(msgspec.Struct, frozen=True):
     failures: tuple[tuple[str, int, int], ...] = ()
     """Node, commit, and how many fail in a row; 0: one, durable all the same."""
     device: bool = False
+    static: bool = False
 
     def __str__(self) -> str:
         parts = [f"{node}@{index}" for node, index in self.deaths]
         parts += [f"{node}@{index}+" for node, index in self.together]
         parts += [f"{node}@{index}~{depth}" for node, index, depth in self.reorgs]
         parts += [f"{node}#{index}" + (f"x{count}" if count else "!") for node, index, count in self.failures]
-        return ",".join(parts + ["device"] * self.device) or "no crash"
+        return ",".join(parts + ["device"] * self.device + ["static"] * self.static) or "no crash"
 
 
 def parse_plan(text: str) -> Plan:
     """The plan that ``str`` shows."""
     deaths, together, reorgs, failures = [], [], [], []
     for part in text.split(","):
-        if part == "device":
+        if part in ("device", "static"):
             continue
         if found := re.fullmatch(r"(\w+)@(\d+)", part):
             deaths.append((found[1], int(found[2])))
@@ -91,7 +93,8 @@ def parse_plan(text: str) -> Plan:
             failures.append((found[1], int(found[2]), int(found[3] or 0)))
         else:
             raise ValueError(f"not understood: {part}")
-    return Plan(tuple(deaths), tuple(together), tuple(reorgs), tuple(failures), "device" in text.split(","))
+    words = text.split(",")
+    return Plan(tuple(deaths), tuple(together), tuple(reorgs), tuple(failures), "device" in words, "static" in words)
 
 
 class Story:
@@ -103,8 +106,11 @@ class Story:
         self.simulation = Simulation(seed, folder)
         self._rng = random.Random(seed)
         devices = [DeviceMemory(seed + i) if plan.device else None for i in range(2)]
-        self.alice = self.simulation.add_node("alice", device=devices[0])
-        self.bob = self.simulation.add_node("bob", device=devices[1])
+        policy = ChannelPolicy(minimum_depth=3)
+        if plan.static:
+            policy = ChannelPolicy(minimum_depth=3, channel_types=("static_remotekey",))
+        self.alice = self.simulation.add_node("alice", policy, devices[0])
+        self.bob = self.simulation.add_node("bob", policy, devices[1])
         self.nodes = (self.alice, self.bob)
         self.deals: list[Deal] = []
         self.happened: list[str] = []

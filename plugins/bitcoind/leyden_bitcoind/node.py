@@ -49,6 +49,8 @@ _TARGETS: dict[FeeTarget, tuple[int, int]] = {
     FeeTarget.URGENT_SWEEP: (6, 5000),
     FeeTarget.MIN_ALLOWED_ANCHOR_REMOTE: (1008, 253),
     FeeTarget.ANCHOR_CHANNEL: (1008, 500),
+    FeeTarget.MIN_ALLOWED_NON_ANCHOR_REMOTE: (144, 253),
+    FeeTarget.NON_ANCHOR_CHANNEL: (12, 2000),
     FeeTarget.CLOSE_MINIMUM: (144, 500),
     FeeTarget.SWEEP: (12, 1000),
     FeeTarget.FUNDING: (12, 1000),

@@ -117,7 +117,7 @@ def _read(data: Table, path: Path) -> Config:
     chosen = {name for names in services.values() for name in names if name is not None}
     policy = read_settings(_table(data, "channel"), ChannelPolicy, "channel")
     for name, value in msgspec.structs.asdict(policy).items():
-        if value < 0:
+        if isinstance(value, int) and value < 0:
             raise ConfigError(f"[channel] {name} must not be negative")
     log = read_settings(_table(data, "log"), LogSettings, "log")
     if log.level not in LOG_LEVELS:

@@ -34,6 +34,7 @@ _TAIL = """
 # minimum_depth = 6           # confirmations of a funding transaction
 # to_self_delay = 144         # blocks that the peer waits after closing alone
 # min_funding = 20000         # smallest channel accepted, satoshi
+# channel_types = ["anchors", "static_remotekey"]   # accepted; the first that the peer has is proposed
 
 # [log]
 # level = "info"              # debug, info, warning, error

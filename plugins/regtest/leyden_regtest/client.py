@@ -91,7 +91,7 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
 
 def fee_for_target(constant: FeeRatePerKw, target: FeeTarget) -> FeeRatePerKw:
     """The constant for everything we pay; bounds on what others may pay are wider."""
-    if target is FeeTarget.MIN_ALLOWED_ANCHOR_REMOTE:
+    if target in (FeeTarget.MIN_ALLOWED_ANCHOR_REMOTE, FeeTarget.MIN_ALLOWED_NON_ANCHOR_REMOTE):
         return FEERATE_FLOOR
     if target is FeeTarget.MAXIMUM:
         return FeeRatePerKw(constant * _MAXIMUM_FACTOR)
