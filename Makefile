@@ -79,7 +79,7 @@ test: setup ## everything
 test-testbed: setup ## the plugins against their real counterparts
 	$(PY) -m pytest -m testbed $(PYTEST_ARGS)
 
-lint: setup
+lint: setup-docs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy $(SHIPPED)

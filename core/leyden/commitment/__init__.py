@@ -19,6 +19,7 @@ from leyden.commitment.interactive import (
     contribution_fee,
     contribution_weight,
     make_interactive_tx,
+    next_rbf_feerate,
 )
 from leyden.commitment.keys import (
     ChannelKeys,
@@ -155,6 +156,7 @@ __all__ = [
     "make_commitment",
     "make_interactive_tx",
     "make_simple_closing_tx",
+    "next_rbf_feerate",
     "obscure_factor",
     "offered_htlc_penalty_input_weight",
     "offered_shapes",

@@ -14,7 +14,7 @@ from leyden.bitcoin import Transaction, TxIn, TxOut, finalize_transaction, write
 from leyden.commitment.params import CommitmentError
 from leyden.commitment.witnesses import Witness
 from leyden.types import FeeRatePerKw, OutPoint, Sat, Side
-from leyden.types.rules import C_012
+from leyden.types.rules import C_012, C_015
 
 COMMON_FIELDS_WEIGHT = 4 * (4 + 1 + 1 + 4) + 2
 """Version, both counts, locktime, marker and flag: the initiator pays for them."""
@@ -125,3 +125,9 @@ def contribution_weight(
 def contribution_fee(weight: int, feerate: FeeRatePerKw) -> Sat:
     """What a side pays for its weight, in satoshi, rounded up so that the feerate is met."""
     return Sat(-(-weight * feerate // 1000))
+
+
+def next_rbf_feerate(previous: FeeRatePerKw) -> FeeRatePerKw:
+    """The least feerate of the next RBF attempt: 25/24 of the previous one rounded down, at least 25 more (C-015)."""
+    least = previous * 25 // 24
+    return FeeRatePerKw(max(least, previous + 25) if C_015.enabled else previous)

@@ -19,7 +19,7 @@ from leyden.crypto.schnorr import (
     xonly_tweak_add,
 )
 
-DATA = Path(__file__).parent.parent / "vectors" / "data" / "bip340.json"
+DATA = Path(__file__).parent / "data" / "bip340.json"
 CASES: list[dict[str, Any]] = json.loads(DATA.read_text("utf-8"))["cases"]
 SECRET = b"\x07" * 32
 DIGEST = b"\x05" * 32
