@@ -6,9 +6,10 @@ from typing import Any
 from leyden.bitcoin import is_p2tr, p2wpkh, taproot_output_script
 from leyden.hooks.services import Destinations
 from leyden.hooks.types import Destination, DestinationPurpose
+from leyden.types import RecordError
 
 from leyden_wallet.errors import WalletError
-from leyden_wallet.rows import DESTINATION, PURPOSES, Changes, StoredDestination, decode_row, encode_row
+from leyden_wallet.rows import DESTINATION, PURPOSES, Changes, StoredDestination, encode_row
 
 LOOK_AHEAD = 20
 """Scripts per purpose that are watched beyond the last one handed out (the usual gap limit)."""
@@ -38,12 +39,10 @@ class DestinationBook:
     def scripts(self) -> tuple[bytes, ...]:
         return tuple(self._by_script)
 
-    def load(self, key: bytes, value: bytes) -> None:
+    def load(self, purpose: DestinationPurpose, index: int, stored: StoredDestination) -> None:
         """A row of an earlier run; rows come in key order, so indexes come without gaps."""
-        purpose, index = PURPOSES[key[1]], int.from_bytes(key[2:], "big")
-        stored = decode_row(StoredDestination, value)
         if index != len(self._known[purpose]):
-            raise WalletError(f"the wallet's rows are damaged: {purpose.value} script {index} is out of order")
+            raise RecordError("WALLET", f"{purpose.value} script {len(self._known[purpose])} is missing")
         destination = Destination(
             script=stored.script,
             purpose=purpose,

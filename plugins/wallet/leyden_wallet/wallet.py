@@ -1,6 +1,6 @@
 """The ``Wallet`` service: scripts, coins, locks and transactions, fed by the blocks of whatever chain source runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, dust_limit
 from leyden.crypto import sha256
@@ -16,13 +16,13 @@ from leyden.hooks.types import (
 )
 from leyden.types import BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 
+from leyden_wallet.checking import check_rows
 from leyden_wallet.destinations import DestinationBook
 from leyden_wallet.errors import WalletError
 from leyden_wallet.ledger import Ledger
 from leyden_wallet.psbt import make_psbt
 from leyden_wallet.rows import (
     CLAIM,
-    DESTINATION,
     RAW,
     TIP,
     TRANSACTION,
@@ -30,10 +30,10 @@ from leyden_wallet.rows import (
     Claim,
     Coin,
     KnownTransaction,
-    decode_raw,
-    decode_row,
     encode_raw,
     encode_row,
+    encode_tip,
+    read_rows,
 )
 from leyden_wallet.selection import Payment, Selection, select, settle
 
@@ -57,33 +57,21 @@ class OnchainWallet:
         """Transactions that pay us or that we made: signers want to see what is spent."""
 
     async def load(self, prefix: bytes, rows: Sequence[tuple[bytes, bytes]], destinations: Destinations) -> None:
-        """Rebuild from ``rows``; whatever was in memory is gone. ``WalletError`` for rows it cannot read."""
+        """Rebuild from ``rows``; whatever was in memory is gone. ``RecordError`` for rows it cannot read."""
+        stored = read_rows(prefix, rows)
         book = DestinationBook(destinations)
-        claims: dict[str, Claim] = {}
-        transactions: list[tuple[Txid, KnownTransaction]] = []
-        raw: dict[Txid, Transaction] = {}
-        tip = 0
-        for full_key, value in rows:
-            key = full_key[len(prefix) :]
-            area = key[:1]
-            if area == DESTINATION:
-                book.load(key, value)
-            elif area == CLAIM:
-                claims[key[1:].decode()] = decode_row(Claim, value)
-            elif area == TRANSACTION:
-                transactions.append((Txid(key[1:]), decode_row(KnownTransaction, value)))
-            elif area == RAW:
-                raw[Txid(key[1:])] = decode_raw(value)
-            elif area == TIP:
-                tip = int.from_bytes(value, "big")
-            else:
-                raise WalletError(f"the wallet's rows have an unknown key {key.hex()}: a newer Leyden wrote them")
+        for purpose, index, destination in stored.destinations:
+            book.load(purpose, index, destination)
         await book.complete()
-        self._prefix, self._book, self._claims, self._raw = prefix, book, claims, raw
+        self._prefix, self._book, self._claims, self._raw = prefix, book, stored.claims, stored.raw
         self._ledger = Ledger()
-        self._ledger.load(transactions, tip)
-        self._locks = {coin.outpoint: claim_id for claim_id, claim in claims.items() for coin in claim.coins}
+        self._ledger.load(stored.transactions, stored.tip)
+        self._locks = {coin.outpoint: claim_id for claim_id, claim in stored.claims.items() for coin in claim.coins}
         await book.top_up()
+
+    def check_rows(self, prefix: bytes, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
+        """What is wrong with rows that nobody has loaded, a line each; for ``leyden db check``."""
+        return check_rows(prefix, rows)
 
     # -- scripts -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +159,7 @@ class OnchainWallet:
     def _set_tip(self, height: int, changes: Changes) -> None:
         self._ledger.tip = height
         if height:
-            changes.put(TIP, height.to_bytes(4, "big"))
+            changes.put(TIP, encode_tip(height))
         else:
             changes.delete(TIP)
 

@@ -1,0 +1,1 @@
+"""Versions of the wallet's rows; ``leyden_wallet.rows`` alone imports them."""
