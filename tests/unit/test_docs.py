@@ -64,6 +64,12 @@ def test_the_keyspace_page_lists_every_area() -> None:
     assert len(set(areas.values())) == len(areas), "two areas share a byte"
 
 
+def test_the_keyspace_page_lists_the_rows_of_meta() -> None:
+    rows = {value for value in vars(keyspace).values() if isinstance(value, bytes) and len(value) > 1}
+    listed = re.findall(r"^\| `(m[a-z_]+)` \|", (DOCS / "keyspace.md").read_text(), re.MULTILINE)
+    assert {name.encode() for name in listed} == rows
+
+
 def test_the_hooks_page_is_what_the_docstrings_say() -> None:
     module = make_hooks()
     assert module.page() == (DOCS / "hooks.md").read_text(), "run python docs/make_hooks.py"
