@@ -22,8 +22,9 @@ SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
 BENCHMARKS ?= curve commitment channel_cycle store pay_pair
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
-.PHONY: help setup setup-docs demo testbed test test-testbed check bench docs lint fast-test crash checklist clean
+.PHONY: help setup setup-docs setup-fuzz demo testbed test test-testbed check bench docs lint fast-test fuzz crash checklist clean
 
 help: ## what there is (the default)
 	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (CHAIN=bitcoind, DEMO_ARGS=...)'
@@ -33,6 +34,7 @@ help: ## what there is (the default)
 	@echo 'make check     linters, types, layers and a fast part of the tests'
 	@echo 'make docs      the documentation, warnings are errors: docs/_build/html/index.html'
 	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
+	@echo 'make fuzz      every decoder against bytes that nobody meant (FUZZ_SECONDS=120, FUZZ_ARGS=...)'
 	@echo 'make crash     the crash test at every point (SEED=..., CRASH_ARGS=--quick)'
 	@echo 'make checklist which lines of the specification a test proves'
 	@echo 'make setup     only make .venv and install everything into it'
@@ -58,8 +60,14 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(PIP) install --quiet -e '.[docs]'
 	@touch $@
 
+# atheris has wheels for some platforms only; without it the search is blind.
+$(VENV)/.installed-fuzz: $(VENV)/.installed
+	$(PIP) install --quiet --only-binary atheris -e '.[fuzz]' || echo 'no atheris here: mutations without coverage'
+	@touch $@
+
 setup: $(VENV)/.installed
 setup-docs: $(VENV)/.installed-docs
+setup-fuzz: $(VENV)/.installed-fuzz
 
 CHAIN ?= regtest
 demo: setup ## two nodes, one channel, real payments (CHAIN=bitcoind: on a real bitcoind)
@@ -99,6 +107,10 @@ docs: setup-docs ## Sphinx, warnings are errors
 bench: setup
 	benchmarks/setup || echo 'some peers are missing; their comparisons are skipped'
 	$(PY) -m benchmarks --quick $(BENCHMARKS)
+
+FUZZ_SECONDS ?= 120
+fuzz: setup-fuzz ## every decoder
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) --jobs $(JOBS) $(FUZZ_ARGS)
 
 SEED ?= 1
 crash: setup

@@ -55,7 +55,7 @@ def format_short_channel_id(scid: ShortChannelId) -> str:
 def parse_short_channel_id(text: str) -> ShortChannelId:
     """The inverse of ``format_short_channel_id``; ``LeydenError`` on anything else."""
     parts = text.split("x")
-    if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
+    if len(parts) != 3 or not all(p.isascii() and p.isdigit() and len(p) <= 12 for p in parts):
         raise LeydenError(f"not a short channel id: {text[:40]!r} (expected BLOCKxINDEXxOUTPUT)")
     height, index, vout = map(int, parts)
     if height >= 1 << 24 or index >= 1 << 24 or vout >= 1 << 16:
