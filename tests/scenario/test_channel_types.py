@@ -1,8 +1,14 @@
 """The whole story of two nodes over channels of the other types, with and without a crash in it."""
 
+import msgspec
 import pytest
+from leyden.hooks.errors import SettingsError
+from leyden.node import Node
 from leyden.testing.crash import tell
 from leyden.testing.story import Plan, parse_plan
+from leyden.types import FeeRatePerKw, Msat, Sat
+
+from tests.scenario.conftest import POLICY, World, until, usable
 
 
 def test_the_story_over_a_channel_without_anchors() -> None:
@@ -17,3 +23,81 @@ def test_a_crash_over_a_channel_without_anchors(text: str) -> None:
     assert plan.static
     assert str(plan) == text
     assert tell(1, plan)[0] == ""
+
+
+async def pay(payer: Node, payee: Node, amount: int) -> str:
+    invoice = await payee.create_invoice(Msat(amount), "")
+    return (await payer.pay(invoice.bolt11, timeout=10)).status
+
+
+async def test_a_channel_of_more_than_2_to_the_24_satoshi(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 40_000_000)
+    await world.channel(alice, bob, 30_000_000)
+    assert await pay(alice, bob, 20_000_000_000) == "succeeded"
+    assert bob.channels()[0].capacity_sat == 30_000_000
+
+
+async def test_a_trusted_opener_pays_before_any_block(world: World) -> None:
+    alice = await world.start("alice")
+    trusting = msgspec.structs.replace(POLICY, trusted_zero_conf=(alice.node_id.hex(),))
+    bob, carol = await world.start("bob", policy=trusting), await world.start("carol")
+    await world.fund(alice, 5_000_000)
+    for node in (bob, carol):
+        await world.connect(alice, node)
+    with pytest.raises(Exception, match="not trusted"):
+        await alice.open_channel(carol.node_id, Sat(1_000_000), zero_conf=True)
+    height = alice.info().height
+    await alice.open_channel(bob.node_id, Sat(1_000_000), zero_conf=True)
+    await until(lambda: usable(alice) and usable(bob))
+    assert await pay(alice, bob, 50_000_000) == "succeeded"
+    assert await pay(bob, alice, 10_000_000) == "succeeded"
+    assert alice.info().height == height
+    (near,), (far,) = alice.channels(), bob.channels()
+    assert near.channel_type == far.channel_type == "anchors+scid_alias+zeroconf"
+    assert near.local_alias == far.remote_alias is not None
+    assert near.remote_alias == far.local_alias is not None
+    assert near.short_channel_id is None
+    await world.mine(1)
+    await until(lambda: alice.channels()[0].short_channel_id is not None)
+    assert await pay(alice, bob, 1_000_000) == "succeeded"
+
+
+async def test_limits_and_fees_change_while_the_node_runs(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 9_000_000)
+    await world.channel(alice, bob)
+    assert alice.channels()[0].feerate_per_kw == 1_000
+    for feerate in (2_345, 2_300, 1_000):
+        policy = await alice.update_channel_policy(commitment_feerate=feerate)
+        assert policy == alice.channel_policy()
+        await until(lambda feerate=feerate: {n.channels()[0].feerate_per_kw for n in (alice, bob)} == {feerate})
+    await bob.update_channel_policy(min_funding=2_000_000, channel_types=["static_remotekey"])
+    with pytest.raises(Exception, match="unsuitable channel_type"):
+        await alice.open_channel(bob.node_id, Sat(3_000_000))
+    await alice.update_channel_policy(channel_types=["static_remotekey"], commitment_feerate=0, max_funding=5_000_000)
+    with pytest.raises(Exception, match="too small"):
+        await alice.open_channel(bob.node_id, Sat(1_000_000))
+    await alice.open_channel(bob.node_id, Sat(3_000_000), feerate=FeeRatePerKw(900))
+    assert {channel.channel_type for channel in bob.channels()} == {
+        "anchors+scid_alias",
+        "static_remotekey+scid_alias",
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"minimum_depht": 3},
+        {"minimum_depth": -1},
+        {"minimum_depth": "3"},
+        {"channel_types": ["taproot"]},
+        {"channel_types": []},
+        {"trusted_zero_conf": ["nobody"]},
+    ],
+)
+async def test_a_policy_with_a_mistake_changes_nothing(world: World, changes: dict[str, object]) -> None:
+    alice = await world.start("alice")
+    with pytest.raises(SettingsError):
+        await alice.update_channel_policy(max_funding=1_000_000, **changes)
+    assert alice.channel_policy() == POLICY

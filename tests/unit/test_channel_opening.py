@@ -144,21 +144,48 @@ def test_a_bad_answer_ends_the_opening(rule: Rule, changes: dict[str, object]) -
 
 @pytest.mark.proves("C-026")
 def test_a_trusted_zeroconf_opener_gets_depth_0() -> None:
-    trusting = ChannelPolicy(trust_zero_conf=True, minimum_depth=3)
-    pair = make_pair(policy_b=trusting, features=with_features(Feature.OPTION_ZEROCONF))
-    pair.propose()
-    proposal = replace(pair.a.channel.proposal, channel_type=ZEROCONF.to_bytes())  # type: ignore[type-var]
-    pair.a.take(replace(pair.a.channel, proposal=proposal), ())
-    pair.accept(proposal)
+    pair = zero_conf_pair(trusted=True)
+    pair.propose(zero_conf=True)
+    pair.accept()
     answer = waiting(pair.b, AcceptChannel)
     assert answer.minimum_depth == 0
     send(pair, pair.a, replace(answer, minimum_depth=1))
     assert lifecycle(pair.a) is Lifecycle.ABANDONED
 
 
-def test_a_zeroconf_channel_is_ready_at_once() -> None:
+def zero_conf_pair(*, trusted: bool) -> ChannelPair:
+    pair = make_pair(features=with_features(Feature.OPTION_ZEROCONF, Feature.OPTION_SCID_ALIAS))
+    trust = (pair.b.env.peer.hex(),) if trusted else (pair.a.env.peer.hex(),)
+    pair.b.env = replace(pair.b.env, policy=ChannelPolicy(trusted_zero_conf=trust, minimum_depth=3))
+    return pair
+
+
+@pytest.mark.proves("C-026")
+def test_an_opener_that_is_not_on_the_list_gets_no_zeroconf_channel() -> None:
+    pair = zero_conf_pair(trusted=False)
+    pair.propose(zero_conf=True)
+    pair.accept()
+    assert lifecycle(pair.b) is Lifecycle.ABANDONED
+    assert names(pair.b.log) == ["send error"]
+
+
+def test_depth_0_is_not_for_everybody() -> None:
     pair = make_pair(policy_b=ChannelPolicy(minimum_depth=0))
     pair.propose()
+    pair.accept()
+    assert waiting(pair.b, AcceptChannel).minimum_depth == 1
+
+
+def test_zero_conf_needs_the_feature() -> None:
+    with pytest.raises(ChannelError) as error:
+        make_pair().propose(zero_conf=True)
+    assert error.value.code is ErrorCode.BAD_PARAMETERS
+
+
+@pytest.mark.proves("C-033")
+def test_a_zeroconf_channel_is_ready_at_once_and_goes_by_its_alias() -> None:
+    pair = zero_conf_pair(trusted=True)
+    pair.propose(zero_conf=True)
     pair.accept()
     pair.settle()
     pair.provide_funding()
@@ -166,6 +193,17 @@ def test_a_zeroconf_channel_is_ready_at_once() -> None:
     assert {end.channel.lifecycle for end in pair.ends} == {Lifecycle.NORMAL}
     pair.add(pair.a, 10_000_000)
     pair.settle()
+    for end, other in ((pair.a, pair.b), (pair.b, pair.a)):
+        channel = end.channel
+        assert channel.short_channel_id is None
+        assert channel.local_alias is not None
+        assert channel.local_alias == other.channel.remote_alias
+        assert addressed_by(channel, channel.local_alias)
+    pair.confirm_funding()
+    pair.settle()
+    real = pair.b.channel.short_channel_id
+    assert real is not None
+    assert not addressed_by(pair.b.channel, real)
 
 
 @pytest.mark.proves("C-027")

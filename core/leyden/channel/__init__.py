@@ -6,7 +6,7 @@ owns a socket, a clock, a key or a disk.
 
 from leyden.channel import effects, events
 from leyden.channel.effects import Delivery, Effect, Effects
-from leyden.channel.env import ChannelPolicy, Env, FeeRates
+from leyden.channel.env import ChannelPolicy, Env, FeeRates, policy_mistake
 from leyden.channel.errors import ChannelError, ErrorCode
 from leyden.channel.events import AnyInput, Command, Event
 from leyden.channel.loading import load
@@ -61,6 +61,7 @@ __all__ = [
     "events",
     "load",
     "open_channel",
+    "policy_mistake",
     "receive_open_channel",
     "records",
     "step",

@@ -1,5 +1,6 @@
 """What a step may know of the world: time, height, fees, policy, fresh entropy. Frozen; made by the shell each turn."""
 
+import re
 from typing import Literal
 
 import msgspec
@@ -47,6 +48,7 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the capacity that the peer may have in flight to us."""
     max_accepted_htlcs: int = 50
     minimum_depth: int = 6
+    """At least 1; only peers of ``trusted_zero_conf`` open with less."""
     announce: bool = False
     channel_types: tuple[ChannelTypeName, ...] = ("anchors", "static_remotekey")
     """Types that we accept. We propose the first of them that the peer has too."""
@@ -59,8 +61,11 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_to_self_delay: CltvDelta = CltvDelta(2_016)
     max_minimum_depth: int = 144
     max_reserve_percent: int = 20
-    trust_zero_conf: bool = False
+    trusted_zero_conf: tuple[str, ...] = ()
+    """Node ids (hex) that may open channels to us whose funding no block has: they could take the money back."""
     # fees
+    commitment_feerate: FeeRatePerKw = FeeRatePerKw(0)
+    """What our commitments pay, instead of the estimate; 0: follow the estimate."""
     min_feerate: FeeRatePerKw = FeeRatePerKw(253)
     max_feerate_factor: int = 10
     """A peer's feerate may be at most this multiple of our ``maximum`` estimate."""
@@ -82,6 +87,22 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     closing_timeout_seconds: int = 120
 
 
+def policy_mistake(policy: ChannelPolicy) -> str:
+    """What is wrong with it, empty if nothing is; types are right already."""
+    for name, value in msgspec.structs.asdict(policy).items():
+        if isinstance(value, int) and value < 0:
+            return f"{name} must not be negative"
+    if not policy.channel_types:
+        return "channel_types must name a type"
+    for text in policy.trusted_zero_conf:
+        if not _NODE_ID.fullmatch(text):
+            return f"trusted_zero_conf: {text!r} is no node id (66 hex digits)"
+    return ""
+
+
+_NODE_ID = re.compile("0[23][0-9a-f]{64}")
+
+
 class Env(msgspec.Struct, frozen=True, kw_only=True):
     """The world as one step sees it. ``now`` is unix seconds; ``entropy`` is 32 fresh random bytes for each step.
 
@@ -99,6 +120,21 @@ class Env(msgspec.Struct, frozen=True, kw_only=True):
     peer: NodeId
     shutdown_script: bytes
     sweep_script: bytes
+
+    @property
+    def trusts_zero_conf(self) -> bool:
+        """Whether the peer may open a channel to us that counts before it is in a block (C-026)."""
+        return self.peer.hex() in self.policy.trusted_zero_conf
+
+    @property
+    def minimum_depth(self) -> int:
+        """What we ask of a funding transaction that is the peer's."""
+        return max(1, self.policy.minimum_depth)
+
+    def commitment_feerate(self, anchors: bool) -> FeeRatePerKw:
+        """What commitments of channels that we fund should pay."""
+        wanted = self.policy.commitment_feerate or self.feerates.commitment(anchors)
+        return FeeRatePerKw(max(wanted, self.policy.min_feerate))
 
     def draw(self, label: bytes) -> bytes:
         """32 random bytes for one purpose of this step."""

@@ -64,6 +64,8 @@ class OpenParams(msgspec.Struct, frozen=True, kw_only=True):
     push_msat: Msat = Msat(0)
     announce: bool | None = None
     feerate: FeeRatePerKw | None = None
+    zero_conf: bool = False
+    """Usable at once, if the peer trusts us that much."""
 
 
 def channel_id_of(outpoint: OutPoint) -> ChannelId:
@@ -82,16 +84,9 @@ def open_channel(params: OpenParams, keys: NewChannelKeys, env: Env) -> tuple[Ch
     policy = env.policy
     funding = params.funding_satoshis
     announce = policy.announce if params.announce is None else params.announce
-    channel_type = make_channel_type(env, announce)
-    if channel_type is None:
-        raise ChannelError(
-            ErrorCode.BAD_PARAMETERS,
-            "the peer has none of our channel types",
-            offered=str(env.features),
-            allowed=", ".join(policy.channel_types),
-        )
+    channel_type = _wanted_type(params, announce, env)
     anchors = channel_type.offers(Feature.OPTION_ANCHORS)
-    feerate = params.feerate or FeeRatePerKw(max(env.feerates.commitment(anchors), policy.min_feerate))
+    feerate = params.feerate or env.commitment_feerate(anchors)
     terms = make_terms(env, funding)
     _check_params(params, anchors, feerate, terms.reserve, env)
     message = OpenChannel(
@@ -143,6 +138,22 @@ def open_channel(params: OpenParams, keys: NewChannelKeys, env: Env) -> tuple[Ch
         local_next_point=keys.second_point,
     )
     return channel, (Send(message=message),)
+
+
+def _wanted_type(params: OpenParams, announce: bool, env: Env) -> Features:
+    wanted = make_channel_type(env, announce)
+    if wanted is None:
+        raise ChannelError(
+            ErrorCode.BAD_PARAMETERS,
+            "the peer has none of our channel types",
+            offered=str(env.features),
+            allowed=", ".join(env.policy.channel_types),
+        )
+    if not params.zero_conf:
+        return wanted
+    if not env.features.offers(Feature.OPTION_ZEROCONF):
+        raise ChannelError(ErrorCode.BAD_PARAMETERS, "the peer does not offer option_zeroconf")
+    return wanted | Features.of(Feature.OPTION_ZEROCONF)
 
 
 def _check_params(params: OpenParams, anchors: bool, feerate: FeeRatePerKw, reserve: Sat, env: Env) -> None:
@@ -360,11 +371,10 @@ def receive_open_channel(
 
     A proposal that breaks a rule gives an ABANDONED channel and an error to the peer.
     """
-    policy = env.policy
     funding = Sat(message.funding_satoshis)
     ours = make_terms(env, funding, terms, Sat(message.dust_limit_satoshis))
     channel_type = Features.from_bytes(message.channel_type or b"")
-    depth = policy.minimum_depth if terms is None or terms.minimum_depth is None else terms.minimum_depth
+    depth = env.minimum_depth if terms is None or terms.minimum_depth is None else terms.minimum_depth
     if channel_type.offers(Feature.OPTION_ZEROCONF) and C_026.enabled:
         depth = 0
     config = Config(

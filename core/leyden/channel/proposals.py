@@ -222,7 +222,7 @@ def _check_channel_type(message: OpenChannel, env: Env) -> None:
         not (public and channel_type.offers(Feature.OPTION_SCID_ALIAS)), C_020, "scid_alias type on a public channel"
     )
     require(
-        not channel_type.offers(Feature.OPTION_ZEROCONF) or env.policy.trust_zero_conf,
+        not channel_type.offers(Feature.OPTION_ZEROCONF) or env.trusts_zero_conf,
         C_026,
         "zeroconf channel from an opener that is not trusted",
     )

@@ -483,13 +483,16 @@ def on_update_fee_message(turn: Turn, message: UpdateFeeMessage) -> None:
 
 
 def on_feerate_changed(turn: Turn, _event: FeerateChanged) -> None:
-    """Raise whenever the target rises; lower only when it has halved, so that noise costs no commitments."""
+    """Raise whenever the estimate rises; lower only when it has halved, so that noise costs no commitments.
+
+    A feerate that policy names is no noise.
+    """
     channel = turn.channel
     if not channel.config.local_is_funder or channel.link is not Link.UP:
         return
-    target = FeeRatePerKw(max(turn.env.feerates.commitment(has_anchors(channel)), turn.env.policy.min_feerate))
+    target = turn.env.commitment_feerate(has_anchors(channel))
     current = next_feerate(channel, REMOTE)
-    if current // 2 < target <= current:
+    if target == current or (current // 2 < target < current and not turn.env.policy.commitment_feerate):
         return
     try:
         on_update_fee(turn, UpdateFee(feerate=target))

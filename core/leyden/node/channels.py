@@ -452,11 +452,20 @@ class ChannelManager:
 
     # -- feerates ----------------------------------------------------------------------------------------------------
 
+    def set_policy(self, policy: ChannelPolicy) -> None:
+        """From now on; terms of channels that exist stay as they were agreed."""
+        if policy.commitment_feerate != self.policy.commitment_feerate:
+            for actor in self._actors.values():
+                actor.told_feerate = None
+        self.policy = policy
+        self.on_feerates()
+
     def on_feerates(self) -> None:
         """Fresh estimates: each channel whose feerate we set hears of a new one once, as soon as its link is up."""
         for actor in list(self._actors.values()):
             channel = actor.channel
-            target = self._fees.rates.commitment(channel.config.channel_type.offers(Feature.OPTION_ANCHORS))
+            anchors = channel.config.channel_type.offers(Feature.OPTION_ANCHORS)
+            target = self.policy.commitment_feerate or self._fees.rates.commitment(anchors)
             if channel.lifecycle is not Lifecycle.NORMAL or channel.link is not Link.UP or target == actor.told_feerate:
                 continue
             actor.told_feerate = target

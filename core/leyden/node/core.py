@@ -60,9 +60,12 @@ LOCAL_FEATURES = make_features(
     optional=(
         Feature.OPTION_DATA_LOSS_PROTECT,
         Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+        Feature.OPTION_SUPPORT_LARGE_CHANNEL,
         Feature.OPTION_ANCHORS,
         Feature.OPTION_SHUTDOWN_ANYSEGWIT,
         Feature.OPTION_CHANNEL_TYPE,
+        Feature.OPTION_SCID_ALIAS,
+        Feature.OPTION_ZEROCONF,
     ),
 )
 

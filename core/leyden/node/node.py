@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from leyden.bitcoin import TxOut, decode_address, encode_address
-from leyden.channel import ChannelError
+from leyden.channel import ChannelError, ChannelPolicy, policy_mistake
 from leyden.channel.events import ForceClose, Shutdown
 from leyden.crypto import sha256
+from leyden.hooks.errors import SettingsError
 from leyden.hooks.services import StoreError
+from leyden.hooks.settings import read_settings
 from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import (
     BroadcastKind,
@@ -254,8 +257,12 @@ class Node:
         push: Msat = NOTHING,
         announce: bool = False,
         feerate: FeeRatePerKw | None = None,
+        zero_conf: bool = False,
     ) -> ChannelId:
-        """Returns the channel id once the funding transaction is durable and handed to the broadcasters."""
+        """Returns the channel id once the funding transaction is durable and handed to the broadcasters.
+
+        ``feerate`` is that of the commitments. ``zero_conf``: usable at once, which the peer must trust us for.
+        """
         await self._approve("channel", Msat(funding * 1000), Msat(0), node_id.hex())
         peer = self.core.peers.get(node_id)
         if peer is None:
@@ -270,6 +277,7 @@ class Node:
                 feerate,
                 lambda channel_id: _finish(done, channel_id, None),
                 lambda error: _finish(done, None, error),
+                zero_conf=zero_conf,
             ),
             done,
         )
@@ -283,6 +291,28 @@ class Node:
         command: ForceClose | Shutdown
         command = ForceClose(reason="asked for") if force else Shutdown(script=script, feerate=feerate)
         await self._call(lambda: self.core.channels.apply(self._actor(channel_id), command))
+
+    async def update_channel_policy(self, **changes: object) -> ChannelPolicy:
+        """Change fields of ``ChannelPolicy`` for as long as the node runs; returns the policy that now holds.
+
+        Limits and fees bind at once (``commitment_feerate`` by an ``update_fee`` on every channel that we funded);
+        terms that stand in opening messages bind channels that are opened from now on. At the next start the config
+        decides again. ``SettingsError`` names what is wrong, and nothing has changed then.
+        """
+
+        def change() -> ChannelPolicy:
+            held = self.core.channels.policy
+            policy = read_settings(msgspec.structs.asdict(held) | changes, ChannelPolicy, "channel")
+            if mistake := policy_mistake(policy):
+                raise SettingsError(f"[channel] {mistake}")
+            self.core.channels.set_policy(policy)
+            return policy
+
+        return await self._call(change)
+
+    def channel_policy(self) -> ChannelPolicy:
+        """Our terms and limits as they hold now."""
+        return self.core.channels.policy
 
     def _actor(self, channel_id: ChannelId) -> ChannelActor:
         actor = self.core.channels.get(channel_id)

@@ -92,6 +92,8 @@ class Opener:
         feerate: FeeRatePerKw | None,
         done: Callable[[ChannelId], None],
         failed: Callable[[BaseException], None],
+        *,
+        zero_conf: bool = False,
     ) -> None:
         """``done`` with the channel id once the funding transaction is out, ``failed`` with the reason otherwise."""
         if self._fees.stale:
@@ -114,6 +116,7 @@ class Opener:
             push_msat=push,
             announce=announce,
             feerate=feerate,
+            zero_conf=zero_conf,
         )
 
         def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:

@@ -6,6 +6,7 @@ from leyden.channel import Channel
 from leyden.node.peer import Peer
 from leyden.payments import PaymentRecord, PaymentStatus
 from leyden.types import Side, format_short_channel_id
+from leyden.wire.features import channel_type_name
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,10 @@ class ChannelView(View, frozen=True, kw_only=True):
     funding: str | None
     short_channel_id: str | None
     failure: str
+    channel_type: str = ""
+    local_alias: str | None = None
+    """The short channel id by which the peer may call the channel; the peer's own name for it is ``remote_alias``."""
+    remote_alias: str | None = None
 
 
 class PaymentView(View, frozen=True, kw_only=True):
@@ -93,6 +98,9 @@ def view_channel(channel: Channel) -> ChannelView:
         funding=None if outpoint is None else str(outpoint),
         short_channel_id=None if scid is None else format_short_channel_id(scid),
         failure=channel.failure,
+        channel_type=channel_type_name(config.channel_type),
+        local_alias=None if channel.local_alias is None else format_short_channel_id(channel.local_alias),
+        remote_alias=None if channel.remote_alias is None else format_short_channel_id(channel.remote_alias),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 from leyden.bitcoin import BitcoinError, Network
-from leyden.channel import ChannelPolicy
+from leyden.channel import ChannelPolicy, policy_mistake
 from leyden.hooks.discovery import installed_plugins
 from leyden.hooks.errors import SettingsError
 from leyden.hooks.registry import KEY_CAPABILITIES
@@ -116,9 +116,8 @@ def _read(data: Table, path: Path) -> Config:
     services = _services(settings)
     chosen = {name for names in services.values() for name in names if name is not None}
     policy = read_settings(_table(data, "channel"), ChannelPolicy, "channel")
-    for name, value in msgspec.structs.asdict(policy).items():
-        if isinstance(value, int) and value < 0:
-            raise ConfigError(f"[channel] {name} must not be negative")
+    if mistake := policy_mistake(policy):
+        raise ConfigError(f"[channel] {mistake}")
     log = read_settings(_table(data, "log"), LogSettings, "log")
     if log.level not in LOG_LEVELS:
         raise ConfigError(f"[log] level must be one of {', '.join(LOG_LEVELS)}, not {log.level!r}")

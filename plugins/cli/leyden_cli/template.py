@@ -34,6 +34,7 @@ _TAIL = """
 # minimum_depth = 6           # confirmations of a funding transaction
 # to_self_delay = 144         # blocks that the peer waits after closing alone
 # min_funding = 20000         # smallest channel accepted, satoshi
+# trusted_zero_conf = ["02..."]   # node ids whose channels count before they are in a block
 # channel_types = ["anchors", "static_remotekey"]   # accepted; the first that the peer has is proposed
 
 # [log]
