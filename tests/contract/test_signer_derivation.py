@@ -6,7 +6,7 @@ from pathlib import Path
 
 import leyden_inmemory
 import pytest
-from leyden.bitcoin import Network, encode_address
+from leyden.bitcoin import DescriptorError, Network, check_descriptor, encode_address
 from leyden.crypto import FIRST_INDEX, commitment_secret, ecdh, ecdsa_recover, pubkey_create, sha256
 from leyden.hooks.types import DestinationPurpose
 from leyden.types import KeysId, LeydenError
@@ -58,6 +58,32 @@ async def test_bip84_vector() -> None:
     for (purpose, index), address in expected.items():
         destination = await keys.destination(purpose, index)
         assert encode_address(destination.script, Network.MAINNET) == address
+
+
+async def test_bip86_vector() -> None:
+    keys = InMemoryKeyManager(seed_from_mnemonic(ABANDON), Network.MAINNET)
+    expected = (
+        (
+            "cc8a4bc64d897bddc5fbc2f670f7a8ba0b386779106cf1223c6fc5d7cd6fc115",
+            "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr",
+        ),
+        (
+            "83dfe85a3151d2517290da461fe2815591ef69f2b18a2ce63f01697a8b313145",
+            "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh",
+        ),
+    )
+    for index, (internal_key, address) in enumerate(expected):
+        destination = await keys.destination(DestinationPurpose.RECEIVE_TAPROOT, index)
+        assert destination.pubkey[1:].hex() == internal_key
+        assert encode_address(destination.script, Network.MAINNET) == address
+    (taproot,) = [text for text in await keys.descriptors() if text.startswith("tr(")]
+    assert check_descriptor(taproot) == (
+        "tr([73c5da0a/86h/0h/0h]xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VC"
+        "ECoY49yfdDEHGCtMMj92pReUsQ/0/*)"
+    )
+    mistyped = taproot.replace("xpub6B", "xpub6C")
+    with pytest.raises(DescriptorError):
+        check_descriptor(mistyped)
 
 
 async def test_destinations_never_collide() -> None:

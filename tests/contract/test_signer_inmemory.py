@@ -18,6 +18,7 @@ from leyden.bitcoin import (
     PsbtError,
     PsbtInput,
     PsbtOutput,
+    TaprootKeyInfo,
     Transaction,
     TxIn,
     TxOut,
@@ -149,7 +150,12 @@ async def make_spend(manager: InMemoryKeyManager) -> Psbt:
 
 def make_input(previous: Transaction, index: int, entry: Destination) -> PsbtInput:
     origin = KeyOrigin(fingerprint=entry.fingerprint, path=entry.path)
-    assert not is_p2tr(entry.script)
+    if is_p2tr(entry.script):
+        return PsbtInput(
+            witness_utxo=previous.outputs[index],
+            tap_internal_key=entry.pubkey[1:],
+            taproot_keys=(TaprootKeyInfo(xonly=entry.pubkey[1:], origin=origin),),
+        )
     return PsbtInput(
         non_witness_utxo=previous,
         witness_utxo=previous.outputs[index],
@@ -186,6 +192,32 @@ async def test_wallet_signing_refuses_what_is_not_ours() -> None:
             await sign(manager, wrong)
     with pytest.raises(SignerRefused):
         await manager.sign_psbt(SignPsbt(request_id="test", psbt=b"psbt\xff", purpose=SpendPurpose.WITHDRAWAL))
+
+
+async def test_taproot_signing_refuses_what_is_not_ours() -> None:
+    manager = make_manager()
+    psbt = await make_spend(manager)
+    psbt = msgspec.structs.replace(psbt, inputs=psbt.inputs[::-1], tx=backwards(psbt.tx))
+    key = psbt.inputs[0].taproot_keys[0]
+    elsewhere = KeyOrigin(fingerprint=key.origin.fingerprint, path=(*key.origin.path[:4], 6))
+    assert not unsigned_inputs(parse_psbt(await sign(manager, psbt)))
+    for wrong in (
+        change_input(psbt, taproot_keys=(TaprootKeyInfo(xonly=key.xonly, origin=elsewhere),)),
+        change_input(psbt, witness_utxo=None),
+        change_input(psbt, sighash_type=1),
+        change_input(psbt, witness_utxo=TxOut(value=Sat(10_000), script=psbt.spent_output(1).script)),
+    ):
+        with pytest.raises(SignerRefused):
+            await sign(manager, wrong)
+    signed = parse_psbt(await sign(manager, psbt))
+    assert signed.inputs[0].tap_key_sig is not None
+    for bad in (bytes(64), signed.inputs[0].tap_key_sig + b"\x01"):
+        with pytest.raises(PsbtError, match="input 0 is wrong"):
+            finalize_psbt(change_input(signed, tap_key_sig=bad))
+
+
+def backwards(tx: Transaction) -> Transaction:
+    return Transaction(version=tx.version, inputs=tx.inputs[::-1], outputs=tx.outputs, locktime=tx.locktime)
 
 
 async def test_inputs_of_others_are_left_alone() -> None:

@@ -8,13 +8,15 @@ import msgspec
 import pytest
 from leyden.bitcoin import Network, p2tr, p2wsh
 from leyden.hooks.registry import ServiceContext, load_plugins
-from leyden.hooks.services import Wallet
+from leyden.hooks.services import NoDestination, Wallet
 from leyden.hooks.types import Destination, DestinationPurpose
 from leyden.testing.wallet import (
+    FEERATE,
     PREFIX,
     Bench,
     FixedDestinations,
     WalletSuite,
+    check_funded,
     coinbase,
     payment,
     stranger,
@@ -23,6 +25,7 @@ from leyden.testing.wallet import (
 from leyden.types import LeydenError, OutPoint
 from leyden_wallet import OnchainWallet, WalletError
 from leyden_wallet.destinations import LOOK_AHEAD
+from leyden_wallet.rows import DESTINATION, RAW, StoredDestination, encode_row
 
 
 @pytest.fixture
@@ -93,14 +96,56 @@ async def test_only_scripts_that_our_key_alone_spends_count() -> None:
     class Elsewhere(FixedDestinations):
         async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
             known = await super().destination(purpose, index)
-            make = p2wsh if index % 2 else p2tr
-            return msgspec.structs.replace(known, script=make(known.script[2:] + bytes(12)))
+            script = p2wsh(known.pubkey) if index % 2 else p2tr(known.pubkey[1:])
+            return msgspec.structs.replace(known, script=script)
 
     bench = Bench(OnchainWallet())
     bench.destinations = Elsewhere()
     await bench.load()
     bench.connect(payment(1, (10_000, bench.script()), (10_000, bench.script())))
     assert bench.total() == 0
+
+
+async def test_keys_without_taproot() -> None:
+    class Plain(FixedDestinations):
+        async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
+            if purpose is DestinationPurpose.RECEIVE_TAPROOT:
+                raise NoDestination("this device has no taproot keys")
+            return await super().destination(purpose, index)
+
+    bench = Bench(OnchainWallet())
+    bench.destinations = Plain()
+    await bench.load()
+    with pytest.raises(WalletError, match="this device has no taproot keys"):
+        bench.script(DestinationPurpose.RECEIVE_TAPROOT)
+    bench.connect(payment(1, (10_000, bench.script())))
+    assert bench.total() == 10_000
+
+
+async def test_rows_without_keys_are_completed(bench: Bench) -> None:
+    """The first rows of a destination had its script and path only."""
+    script = bench.script()
+    (key,) = [key for key in bench.rows if key[1:2] == DESTINATION]
+    path = (list(DestinationPurpose).index(DestinationPurpose.RECEIVE), 0)
+    bench.rows[key] = encode_row(StoredDestination(script=script, path=path))
+    await bench.load()
+    bench.connect(payment(1, (10_000, script)))
+    check_funded(bench.fund("claim", (5_000, stranger(1))), [(5_000, stranger(1))], FEERATE)
+
+
+async def test_transactions_behind_coins_are_kept_while_needed(bench: Bench) -> None:
+    bench.connect(payment(1, (100_000, bench.script())))
+    funded = bench.fund("claim", (30_000, stranger(1)))
+    bench.broadcast(funded.tx)
+    bench.connect(funded.tx)
+    kept = {key[2:] for key in bench.rows if key[1:2] == RAW}
+    assert kept == {bench.blocks[0].transactions[0].tx.txid, funded.tx.txid}
+    bench.mine(99)
+    assert {key[2:] for key in bench.rows if key[1:2] == RAW} == kept
+    bench.mine(1)
+    assert {key[2:] for key in bench.rows if key[1:2] == RAW} == {funded.tx.txid}
+    await bench.load()
+    check_funded(bench.fund("next", (30_000, stranger(1))), [(30_000, stranger(1))], FEERATE)
 
 
 async def test_dust_is_not_paid_out(bench: Bench) -> None:

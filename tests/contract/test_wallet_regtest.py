@@ -139,10 +139,24 @@ async def test_every_purpose_can_be_spent(chain: EmbeddedChain) -> None:
     for purpose in DestinationPurpose:
         chain.faucet(bench.script(purpose), Sat(50_000))
     await bench.mine()
-    _, tx = await bench.send("sweep", 190_000)
+    _, tx = await bench.send("sweep", 50_000 * len(DestinationPurpose) - 10_000)
     assert len(tx.inputs) == len(DestinationPurpose)
     await bench.mine()
     assert bench.wallet.balance().confirmed < 10_000
+
+
+async def test_taproot_alone_and_its_weight(chain: EmbeddedChain) -> None:
+    """The feerate is met to the weight unit: a taproot witness has no slack."""
+    bench = RealBench(chain)
+    await bench.start()
+    for value in (50_000, 60_000):
+        chain.faucet(bench.script(DestinationPurpose.RECEIVE_TAPROOT), Sat(value))
+    await bench.mine()
+    funded, tx = await bench.send("all", 100_000, FeeRatePerKw(1_000))
+    assert len(tx.inputs) == 2
+    assert funded.fee == -(-1_000 * tx.weight // 1000)
+    await bench.mine()
+    assert bench.wallet.balance().confirmed == 10_000 - funded.fee
 
 
 async def test_a_seed_and_the_chain_are_enough(chain: EmbeddedChain) -> None:

@@ -31,6 +31,7 @@ from leyden.bitcoin.block import (
     witness_commitment,
     work_from_bits,
 )
+from leyden.bitcoin.descriptor import DescriptorError, check_descriptor, descriptor_checksum, single_key_descriptor
 from leyden.bitcoin.encoding import read_varint, write_varint
 from leyden.bitcoin.errors import AddressError, Bech32Error, BitcoinError
 from leyden.bitcoin.finalize import finalize_hooks, finalize_transaction
@@ -127,6 +128,7 @@ __all__ = [
     "Bech32Error",
     "BitcoinError",
     "Block",
+    "DescriptorError",
     "Encoding",
     "Header",
     "KeyInfo",
@@ -150,9 +152,11 @@ __all__ = [
     "bech32_decode_any",
     "bech32_encode",
     "check_block",
+    "check_descriptor",
     "check_proof_of_work",
     "convertbits",
     "decode_address",
+    "descriptor_checksum",
     "dust_limit",
     "encode_address",
     "finalize_hooks",
@@ -193,6 +197,7 @@ __all__ = [
     "sighash_segwit_v0",
     "sighash_taproot",
     "signed_weight",
+    "single_key_descriptor",
     "take_signatures",
     "tap_branch_hash",
     "tap_tree",

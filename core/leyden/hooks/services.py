@@ -180,6 +180,10 @@ class OnchainSigner(Protocol):
     @property
     def unattended(self) -> bool: ...
 
+    async def descriptors(self) -> Sequence[str]:
+        """Public descriptors with checksum (BIP 380) of every script it signs for: another wallet can watch them."""
+        ...
+
     async def sign_psbt(self, request: SignPsbt) -> bytes:
         """The PSBT with a signature for every input whose key is of this signer; the others are left as they are.
 
@@ -190,9 +194,14 @@ class OnchainSigner(Protocol):
         ...
 
 
+class NoDestination(LeydenError):
+    """The key manager has no keys for scripts of this purpose."""
+
+
 class Destinations(Protocol):
     async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
-        """A pure function of purpose and index."""
+        """A pure function of purpose and index. ``NoDestination`` for a purpose that these keys do not serve:
+        only ``RECEIVE_TAPROOT`` may be left out."""
         ...
 
 

@@ -160,6 +160,7 @@ class DestinationPurpose(enum.Enum):
     CHANGE = "change"
     SHUTDOWN = "shutdown"
     SWEEP = "sweep"
+    RECEIVE_TAPROOT = "receive_taproot"
 
 
 class Destination(Record, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ Every method that changes something returns when the change is durable. Amounts 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -464,9 +464,12 @@ class Node:
 
     # -- wallet --------------------------------------------------------------------------------------------------------
 
-    async def new_address(self) -> str:
+    async def new_address(self, *, taproot: bool = False) -> str:
+        """An address that was never handed out. ``LeydenError`` if the key manager has no taproot keys."""
+        purpose = DestinationPurpose.RECEIVE_TAPROOT if taproot else DestinationPurpose.RECEIVE
+
         def hand_out() -> Destination:
-            destination, changes = self.core.services.wallet.next_destination(DestinationPurpose.RECEIVE)
+            destination, changes = self.core.services.wallet.next_destination(purpose)
             self.core.engine.journal.merge(changes)
             return destination
 
@@ -474,6 +477,10 @@ class Node:
         await self.core.services.wallet.top_up()
         self.core.engine.post(self.core.chain.watch_wallet)
         return encode_address(destination.script, self.core.config.network)
+
+    async def descriptors(self) -> Sequence[str]:
+        """Public descriptors of the wallet's scripts, for another wallet to watch."""
+        return await self.core.services.onchain_signer.descriptors()
 
     async def send_coins(self, address: str, amount: Sat, *, feerate: FeeRatePerKw | None = None) -> Txid:
         """Pay an address from the wallet. Returns the txid once the transaction is durable and broadcast."""

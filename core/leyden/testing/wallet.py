@@ -44,8 +44,10 @@ class FixedDestinations:
     async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
         path = (list(DestinationPurpose).index(purpose), index)
         pubkey = pubkey_create(sha256(f"{purpose.value} {index}".encode()))
+        taproot = purpose is DestinationPurpose.RECEIVE_TAPROOT
+        script = taproot_output_script(pubkey[1:]) if taproot else p2wpkh(pubkey)
         return Destination(
-            script=p2wpkh(pubkey), purpose=purpose, index=index, path=path, pubkey=pubkey, fingerprint=FINGERPRINT
+            script=script, purpose=purpose, index=index, path=path, pubkey=pubkey, fingerprint=FINGERPRINT
         )
 
 
@@ -248,6 +250,19 @@ class WalletSuite:
         expect_equal(
             bench.wallet.balance().locked, sum(output.value for output in parse_psbt(funded.psbt).spent_outputs())
         )
+
+    async def test_taproot_coins_are_spent_too(self, bench: Bench) -> None:
+        """Alone, without the transactions behind them; beside others, with them."""
+        taproot = [bench.script(DestinationPurpose.RECEIVE_TAPROOT) for _ in range(2)]
+        bench.connect(payment(1, (50_000, taproot[0]), (40_000, taproot[1])))
+        alone = bench.fund("alone", (70_000, stranger(1)))
+        check_funded(alone, [(70_000, stranger(1))], FEERATE)
+        expect(all(i.non_witness_utxo is None for i in parse_psbt(alone.psbt).inputs), "taproot needs no previous tx")
+        bench.keep(bench.wallet.release("alone"))
+        bench.connect(payment(2, (30_000, bench.script())))
+        mixed = bench.fund("mixed", (110_000, stranger(1)))
+        check_funded(mixed, [(110_000, stranger(1))], FEERATE)
+        expect_equal(len(parse_psbt(mixed.psbt).inputs), 3)
 
     async def test_the_same_claim_gives_the_same_transaction(self, bench: Bench) -> None:
         bench.connect(*(payment(n, (50_000, bench.script())) for n in range(4)))

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from leyden.node.views import ChannelView, InvoiceView, NodeInfo, PaymentView, PeerView
@@ -173,8 +173,12 @@ class Client:
     async def payments(self) -> list[PaymentView]:
         return await self.call("payments", p.NoParams(), list[PaymentView])
 
-    async def address(self) -> str:
-        return (await self.call("address", p.NoParams(), p.AddressResult)).address
+    async def address(self, kind: Literal["p2wpkh", "p2tr"] = "p2wpkh") -> str:
+        return (await self.call("address", p.AddressParams(type=kind), p.AddressResult)).address
+
+    async def descriptors(self) -> list[str]:
+        """Public, with checksum: for another wallet to watch the same coins."""
+        return await self.call("descriptors", p.NoParams(), list[str])
 
     async def balance(self) -> p.BalanceResult:
         return await self.call("balance", p.NoParams(), p.BalanceResult)

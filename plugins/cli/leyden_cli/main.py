@@ -34,6 +34,7 @@ _COMMANDS = (
     payments.payment,
     payments.payments,
     wallet.address,
+    wallet.descriptors,
     wallet.balance,
     wallet.send,
     wallet.transactions,

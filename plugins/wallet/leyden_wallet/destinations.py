@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from leyden.bitcoin import is_p2tr, p2wpkh, taproot_output_script
-from leyden.hooks.services import Destinations
+from leyden.hooks.services import Destinations, NoDestination
 from leyden.hooks.types import Destination, DestinationPurpose
 from leyden.types import RecordError
 
@@ -24,6 +24,8 @@ class DestinationBook:
         self._handed_out = dict.fromkeys(PURPOSES, 0)
         self._by_script: dict[bytes, Destination] = {}
         self._spendable: set[bytes] = set()
+        self._without: dict[DestinationPurpose, str] = {}
+        """Purposes that the keys do not serve, and what they say about it."""
 
     def __contains__(self, script: bytes) -> bool:
         return script in self._by_script
@@ -64,11 +66,17 @@ class DestinationBook:
 
     async def top_up(self) -> None:
         for purpose in PURPOSES:
-            known = self._known[purpose]
-            while len(known) < self._handed_out[purpose] + LOOK_AHEAD:
-                destination = await self._source.destination(purpose, len(known))
-                if destination.index == len(known):  # somebody may have derived it while the device was thinking
-                    self._add(destination)
+            try:
+                await self._top_up(purpose)
+            except NoDestination as error:
+                self._without[purpose] = str(error)
+
+    async def _top_up(self, purpose: DestinationPurpose) -> None:
+        known = self._known[purpose]
+        while len(known) < self._handed_out[purpose] + LOOK_AHEAD:
+            destination = await self._source.destination(purpose, len(known))
+            if destination.index == len(known):  # somebody may have derived it while the device was thinking
+                self._add(destination)
 
     def next(self, purpose: DestinationPurpose, changes: Changes) -> Destination:
         """Hand out the next script. ``WalletError`` when none was derived ahead and the device takes its time."""
@@ -79,6 +87,8 @@ class DestinationBook:
 
     def peek(self, purpose: DestinationPurpose) -> bytes:
         """The script that ``next`` will hand out; errors as there."""
+        if purpose in self._without:
+            raise WalletError(f"no {purpose.value} scripts: {self._without[purpose]}")
         index = self._handed_out[purpose]
         if index == len(self._known[purpose]):
             self._add(self._at_once(purpose, index))

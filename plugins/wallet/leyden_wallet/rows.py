@@ -50,6 +50,7 @@ PURPOSES = (
     DestinationPurpose.CHANGE,
     DestinationPurpose.SHUTDOWN,
     DestinationPurpose.SWEEP,
+    DestinationPurpose.RECEIVE_TAPROOT,
 )
 """By their number in keys; new ones go to the end."""
 

@@ -4,11 +4,13 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 
+from leyden.bitcoin import base58check_encode
 from leyden.crypto import hash160, pubkey_create, secret_add
 from leyden.types import LeydenError
 
 HARDENED = 0x80000000
 """Added to an index, it makes the child underivable from public keys."""
+_PUBLIC_MAINNET, _PUBLIC_TESTNET = bytes.fromhex("0488b21e"), bytes.fromhex("043587cf")  # xpub, tpub
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
@@ -45,6 +47,12 @@ class ExtendedSecret:
         for index in path:
             node = node.child(index)
         return node
+
+    def public_text(self, parent: "ExtendedSecret", index: int, *, depth: int, mainnet: bool) -> str:
+        """The extended public key in Base58, as child ``index`` of ``parent`` at ``depth`` (BIP 32, serialisation)."""
+        version = _PUBLIC_MAINNET if mainnet else _PUBLIC_TESTNET
+        place = bytes((depth,)) + parent.fingerprint() + index.to_bytes(4, "big")
+        return base58check_encode(version + place + self.chain_code + pubkey_create(self.secret))
 
     def fingerprint(self) -> bytes:
         """4 bytes that name this key (BIP 32)."""

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from functools import lru_cache
 
-from leyden.bitcoin import Network
+from leyden.bitcoin import KeyOrigin, Network, single_key_descriptor
 from leyden.commitment import ChannelKeys
 from leyden.crypto import pubkey_create, sha256
 from leyden.hooks.types import DestinationPurpose
@@ -19,18 +19,21 @@ DERIVATION_VERSION = 1
 LIGHTNING_PURPOSE = 9735
 WALLET_PURPOSE = 84
 """BIP 84: P2WPKH, so that any wallet restores the coins."""
+TAPROOT_PURPOSE = 86
+"""BIP 86: taproot with a single key."""
 
 NODE_BRANCH, PAYMENT_BRANCH, CHANNEL_BRANCH, HOST_BRANCH = range(4)
 PAYMENT_BASEPOINTS = 1000
 """``payment_basepoint`` is one of so many: a scan over them finds each ``to_remote`` from the seed alone."""
 
 _WALLET_CHAINS = {
-    DestinationPurpose.RECEIVE: (HARDENED + 0, 0),
-    DestinationPurpose.CHANGE: (HARDENED + 0, 1),
-    DestinationPurpose.SHUTDOWN: (HARDENED + 1, 0),
-    DestinationPurpose.SWEEP: (HARDENED + 2, 0),
+    DestinationPurpose.RECEIVE: (WALLET_PURPOSE, HARDENED + 0, 0),
+    DestinationPurpose.CHANGE: (WALLET_PURPOSE, HARDENED + 0, 1),
+    DestinationPurpose.SHUTDOWN: (WALLET_PURPOSE, HARDENED + 1, 0),
+    DestinationPurpose.SWEEP: (WALLET_PURPOSE, HARDENED + 2, 0),
+    DestinationPurpose.RECEIVE_TAPROOT: (TAPROOT_PURPOSE, HARDENED + 0, 0),
 }
-"""Account and chain under ``m/84'/coin'``: what the channel machine hands out never collides with the wallet's own."""
+"""BIP 43 purpose, account and chain: what the channel machine hands out never collides with the wallet's own."""
 
 
 def coin_type(network: Network) -> int:
@@ -49,11 +52,16 @@ def lightning_path(network: Network, branch: int) -> tuple[int, ...]:
 
 
 def destination_path(network: Network, purpose: DestinationPurpose, index: int) -> tuple[int, ...]:
-    """``m/84'/coin'/account'/chain/index``; ``LeydenError`` for an index that BIP 32 does not have."""
+    """``m/84'/coin'/account'/chain/index`` or ``m/86'/...``; ``LeydenError`` for an index that BIP 32 does not have."""
     if not 0 <= index < HARDENED:
         raise LeydenError(f"a destination index lies between 0 and 2**31 - 1, not {index}")
-    account, chain = _WALLET_CHAINS[purpose]
-    return (HARDENED + WALLET_PURPOSE, HARDENED + coin_type(network), account, chain, index)
+    return (*chain_path(network, purpose), index)
+
+
+def chain_path(network: Network, purpose: DestinationPurpose) -> tuple[int, int, int, int]:
+    """The path above the indexes of a purpose."""
+    bip43, account, chain = _WALLET_CHAINS[purpose]
+    return (HARDENED + bip43, HARDENED + coin_type(network), account, chain)
 
 
 def payment_index(keys_id: KeysId) -> int:
@@ -124,10 +132,22 @@ class KeyTree:
         return hmac.digest(self._host_root, label.encode(), hashlib.sha256)
 
     def wallet_secret(self, path: tuple[int, ...]) -> bytes:
-        """The secret at an on-chain path of ours; ``LeydenError`` outside the BIP 84 tree of this network."""
+        """The secret at an on-chain path of ours; ``LeydenError`` outside the trees of BIP 84 and BIP 86."""
         return self._wallet_secret(path)
 
+    def descriptor(self, purpose: DestinationPurpose) -> str:
+        """The public descriptor of every script of one purpose, its checksum included."""
+        path = chain_path(self.network, purpose)
+        parent, account = self._root.descend(path[:2]), self._root.descend(path[:3])
+        return single_key_descriptor(
+            taproot=purpose is DestinationPurpose.RECEIVE_TAPROOT,
+            origin=KeyOrigin(fingerprint=self.fingerprint, path=path[:3]),
+            extended_key=account.public_text(parent, path[2], depth=3, mainnet=self.network is Network.MAINNET),
+            below=path[3:],
+        )
+
     def _derive_wallet_secret(self, path: tuple[int, ...]) -> bytes:
-        if len(path) != 5 or path[:2] != (HARDENED + WALLET_PURPOSE, HARDENED + coin_type(self.network)):
+        purposes = (HARDENED + WALLET_PURPOSE, HARDENED + TAPROOT_PURPOSE)
+        if len(path) != 5 or path[0] not in purposes or path[1] != HARDENED + coin_type(self.network):
             raise LeydenError("not an on-chain path of this key manager and network")
         return self._wallet_chain(path[:4]).child(path[4]).secret

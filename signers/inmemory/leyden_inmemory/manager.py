@@ -103,6 +103,9 @@ class InMemoryKeyManager:
 
     # -- OnchainSigner -------------------------------------------------------------------------------------------
 
+    async def descriptors(self) -> tuple[str, ...]:
+        return tuple(self._tree.descriptor(purpose) for purpose in DestinationPurpose)
+
     async def sign_psbt(self, request: SignPsbt) -> bytes:
         """Sign P2WPKH and taproot key path inputs whose key origin names our root; leave the others as they are.
 
@@ -155,11 +158,12 @@ class InMemoryKeyManager:
     # -- Destinations --------------------------------------------------------------------------------------------
 
     async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
-        """The script of ``m/84'/coin'/account'/chain/index``: a pure function of purpose and index."""
+        """The script of ``m/84'/coin'/account'/chain/index`` (P2WPKH) or ``m/86'/...`` (taproot, key path only)."""
         path = destination_path(self._tree.network, purpose, index)
         pubkey = pubkey_create(self._tree.wallet_secret(path))
+        taproot = purpose is DestinationPurpose.RECEIVE_TAPROOT
         return Destination(
-            script=p2wpkh(pubkey),
+            script=taproot_output_script(pubkey[1:]) if taproot else p2wpkh(pubkey),
             purpose=purpose,
             index=index,
             path=path,

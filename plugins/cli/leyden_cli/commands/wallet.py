@@ -1,6 +1,7 @@
-"""``address``, ``balance``, ``send``, ``transactions``."""
+"""``address``, ``descriptors``, ``balance``, ``send``, ``transactions``."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -10,14 +11,26 @@ from leyden_cli.show import print_facts, print_json, print_table
 
 
 @click.command()
+@click.option("--type", "kind", type=click.Choice(["p2wpkh", "p2tr"]), default="p2wpkh", show_default=True)
 @node_options
-def address(folder: Path, as_json: bool) -> None:
-    """A new address of the wallet."""
-    made = ask(folder, lambda client: client.address())
+def address(folder: Path, as_json: bool, kind: Literal["p2wpkh", "p2tr"]) -> None:
+    """A new address of the wallet: P2WPKH, or taproot (p2tr)."""
+    made = ask(folder, lambda client: client.address(kind))
     if as_json:
         print_json({"address": made})
     else:
         click.echo(made)
+
+
+@click.command()
+@node_options
+def descriptors(folder: Path, as_json: bool) -> None:
+    """Public descriptors of the wallet: another wallet can watch its coins with them."""
+    found = ask(folder, lambda client: client.descriptors())
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(found))
 
 
 @click.command()

@@ -60,7 +60,8 @@ class NodeMethods:
             "pay": Method(p.PayParams, self.pay),
             "payment": Method(p.HashParams, self.payment),
             "payments": Method(p.NoParams, self.payments),
-            "address": Method(p.NoParams, self.address),
+            "address": Method(p.AddressParams, self.address),
+            "descriptors": Method(p.NoParams, self.descriptors),
             "balance": Method(p.NoParams, self.balance),
             "send": Method(p.SendParams, self.send),
             "transactions": Method(p.NoParams, self.transactions),
@@ -125,8 +126,11 @@ class NodeMethods:
     async def payments(self, _params: p.NoParams) -> list[PaymentView]:
         return await self._node.payments()
 
-    async def address(self, _params: p.NoParams) -> p.AddressResult:
-        return p.AddressResult(address=await self._node.new_address())
+    async def address(self, params: p.AddressParams) -> p.AddressResult:
+        return p.AddressResult(address=await self._node.new_address(taproot=params.type == "p2tr"))
+
+    async def descriptors(self, _params: p.NoParams) -> list[str]:
+        return list(await self._node.descriptors())
 
     async def balance(self, _params: p.NoParams) -> p.BalanceResult:
         coins = self._node.wallet_balance()

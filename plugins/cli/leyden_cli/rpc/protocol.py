@@ -129,6 +129,10 @@ class HashParams(Params, frozen=True, kw_only=True):
     payment_hash: str
 
 
+class AddressParams(Params, frozen=True, kw_only=True):
+    type: Literal["p2wpkh", "p2tr"] = "p2wpkh"
+
+
 class SendParams(Params, frozen=True, kw_only=True):
     address: str
     amount_sat: Positive
