@@ -5,8 +5,9 @@ answer at once simply never suspends; if it says so with a true attribute ``inli
 takes its answer inside the same turn, without a task. Whoever says so must never suspend.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from leyden.bitcoin import Network, Transaction, TxOut
 from leyden.hooks.signing import (
@@ -86,6 +87,27 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class StoreMaintenance(Protocol):
+    """What a ``Store`` may offer besides, for ``leyden db``: used on a store that was not opened, while a node may run.
+
+    Nothing here changes the store or takes an epoch. ``copy`` names a backup to look at instead. Errors as of ``open``.
+    """
+
+    def verify(self, network: Network, copy: Path | None = None) -> tuple[str, ...]:
+        """Problems below the rows (pages, indexes, checksums), a line each."""
+        ...
+
+    def read_rows(self, network: Network, copy: Path | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Every row in the order of keys, all of one moment."""
+        ...
+
+    def back_up(self, network: Network, target: Path) -> None:
+        """A consistent, durable copy in the new file ``target``, which a node recognises as a copy when it starts on
+        it. ``StoreRefused`` if the file exists or the store is damaged; no half copy is left behind."""
+        ...
 
 
 class ChainSource(Protocol):
@@ -257,6 +279,15 @@ class Wallet(Protocol):
 
     def history(self) -> Mapping[Txid, Sat]:
         """Net effect on our coins of each known transaction, satoshi."""
+        ...
+
+
+@runtime_checkable
+class WalletMaintenance(Protocol):
+    """What a ``Wallet`` may offer besides, for ``leyden db check``: used on a wallet that was not loaded."""
+
+    def check_rows(self, prefix: bytes, rows: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
+        """What is wrong with rows of this wallet, a line each; never raises for what is in them."""
         ...
 
 

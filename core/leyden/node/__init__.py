@@ -1,5 +1,6 @@
 """The imperative shell: turn loop, managers of peers, channels, payments and chain, and the ``Node`` API."""
 
+from leyden.node.checking import check_rows
 from leyden.node.core import MainnetRefused, NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import HookDispatcher
 from leyden.node.node import Node, SpendRefused, UnknownChannel
@@ -18,4 +19,5 @@ __all__ = [
     "Services",
     "SpendRefused",
     "UnknownChannel",
+    "check_rows",
 ]

@@ -20,6 +20,13 @@ PREIMAGE = b"x"
 MAILBOX = b"q"
 PEER = b"n"
 
+NAMES = {
+    value: name
+    for name, value in list(globals().items())
+    if name.isupper() and isinstance(value, bytes) and len(value) == 1
+}
+"""What each area is called."""
+
 SCHEMA = META + b"schema"
 NODE_ID = META + b"node_id"
 EVENT_COUNT = META + b"events"

@@ -6,6 +6,7 @@ thread beside busy Python would be slower by orders of magnitude, for each SQLit
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from leyden.bitcoin import Network
 from leyden.hooks.services import StoreError, StoreFenced, StoreRefused
 from leyden.hooks.types import Deletes, Puts
 
+from leyden_sqlite import maintenance
 from leyden_sqlite.identity import file_identity
 from leyden_sqlite.schema import check_ours, create_schema, is_empty
 
@@ -148,6 +150,19 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._raise("write", error)
         self.identity_changed = False
+
+    # -- ``StoreMaintenance``: on connections of their own -------------------------------------------------------------
+
+    def verify(self, network: Network, copy: Path | None = None) -> tuple[str, ...]:
+        return maintenance.verify(copy or self.path, network)
+
+    def read_rows(self, network: Network, copy: Path | None = None) -> Iterator[tuple[bytes, bytes]]:
+        return maintenance.read_rows(copy or self.path, network)
+
+    def back_up(self, network: Network, target: Path) -> None:
+        maintenance.back_up(self.path, network, target)
+
+    # -- connections -------------------------------------------------------------------------------------------------
 
     def _connect(self, network: Network) -> sqlite3.Connection:
         _create_private(self.path)
