@@ -22,6 +22,7 @@ from leyden_inmemory.manager import InMemoryKeyManager
 
 from benchmarks import raw_curve as raw
 from benchmarks.harness import Bench, Contender, Sample, timed, timer
+from benchmarks.peer import Peer
 
 ONION = bytes(1366)
 AMOUNT = Msat(1_000_000)
@@ -32,6 +33,8 @@ RAW = "raw calls"
 TARGETS_US = {1: 2_000, 10: 700, 100: 450, 483: 450}
 """Both sides, microseconds per payment."""
 MEMORY_KIB = 8
+ELECTRUM_TARGETS = {1: 0.15, 10: 0.15, 100: 0.15}
+"""By payments in flight; at 483 it needs many seconds for one round."""
 
 
 class Side:
@@ -140,10 +143,27 @@ def run(bench: Bench) -> None:
         label = f"payment, {count} in flight"
         median = bench.compare(label, ours, {RAW: _raw(count)}, rounds=rounds)["leyden"]
         bench.limit(label, "us, both sides", median, TARGETS_US[count])
-        for peer in ("LDK in WASM", "Electrum's channel"):
-            bench.skip(label, peer)
+        bench.skip(label, "LDK in WASM")
+    _against_electrum(bench)
     _flat(bench)
     bench.limit("memory of an idle channel", "KiB", _memory(), MEMORY_KIB, exact=True)
+
+
+def _against_electrum(bench: Bench) -> None:
+    """Two of its channels in its own process; no wire and no disk there either."""
+    peer = Peer.find_electrum("electrum_channel.py")
+    if peer is not None:
+        bench.versions |= {f"electrum's {name}": value for name, value in peer.versions().items()}
+        peer.ask("open_pair")
+    for count, target in ELECTRUM_TARGETS.items():
+        cycle, repeat = Cycle(), max(1, 5 // count)
+        theirs = peer.contender("time_pay", count=count, repeat=repeat) if peer is not None else None
+        ours = timer(lambda cycle=cycle, count=count: cycle.pay(count), count)  # type: ignore[misc]
+        rounds = 3 if bench.quick else 7
+        label = f"payment, {count} in flight"
+        bench.compare(label, ours, {"electrum": theirs}, targets={"electrum": target}, rounds=rounds)
+    if peer is not None:
+        peer.close()
 
 
 def _raw(count: int) -> Contender:

@@ -1,4 +1,4 @@
-"""BOLT 4: building onions of 1, 5 and 20 hops, peeling one, failures there and back; against pyln-proto.
+"""BOLT 4: building onions of 1, 5 and 20 hops, peeling one, failures there and back; against pyln-proto and Electrum.
 
 Payloads have equal sizes, since pyln-proto builds wrong packets from unequal ones. It decodes no failures.
 """
@@ -26,7 +26,9 @@ KEYS = [pubkey_create(secret) for secret in SECRETS]
 ASSOCIATED = b"\x42" * 32
 PAYLOAD = bytes.fromhex("02020100040403000000")
 """Amount and expiry, as every hop's payload has them."""
-BUILD_TARGET = 0.25
+BUILD = {"pyln": 0.25, "electrum": 0.35}
+FAILURE = {1: 0.45, 5: 0.25, 20: 0.1}
+"""By hops, to Electrum, which derives the secrets again."""
 PEEL_TARGET = 0.5
 
 
@@ -42,32 +44,39 @@ def run(bench: Bench) -> None:
     bench.pin()
     bench.uses("leyden-core", "coincurve", "cryptography")
     with ExitStack() as stack:
-        peer = Peer.find("pyln", "pyln_proto.py")
-        if peer is not None:
-            stack.enter_context(peer)
-            bench.versions |= {f"peer {name}": value for name, value in peer.versions().items()}
+        peers = {
+            "pyln": Peer.find("pyln", "pyln_proto.py"),
+            "electrum": Peer.find_electrum("electrum_functions.py"),
+        }
+        for name, peer in peers.items():
+            if peer is not None:
+                stack.enter_context(peer)
+                bench.versions |= {f"{name}'s {key}": value for key, value in peer.versions().items()}
         for hops in (1, 5, 20):
-            _build(bench, peer, hops)
+            _build(bench, peers, hops)
         for name, hops in (("final", 1), ("forward", 5)):
             packet, _ = build(hops)
-            theirs = peer.contender("time_peel", packet=packet.hex(), repeat=10) if peer else None
-            bench.compare(f"peel, {name}", timer(_fresh(packet)), {"pyln": theirs}, targets={"pyln": PEEL_TARGET})
-    for hops in (1, 5, 20):
-        _failure(bench, hops)
+            theirs = {
+                other: peer.contender("time_peel", packet=packet.hex(), repeat=10) if peer else None
+                for other, peer in peers.items()
+            }
+            bench.compare(f"peel, {name}", timer(_fresh(packet)), theirs, targets=dict.fromkeys(peers, PEEL_TARGET))
+        for hops in (1, 5, 20):
+            _failure(bench, peers["electrum"], hops)
 
 
-def _build(bench: Bench, peer: Peer | None, hops: int) -> None:
-    theirs: Contender | None = None
-    if peer is not None and hops < 20:  # pyln-proto refuses that many payloads
-        bench.same(f"packet of {hops} hops", build(hops)[0].hex(), peer.ask("packet", hops=hops, payload=PAYLOAD.hex()))
-        theirs = peer.contender("time_build", hops=hops, payload=PAYLOAD.hex(), repeat=max(1, 10 // hops))
-    peers: dict[str, Contender | None] = {"pyln": theirs} if hops < 20 else {}
-    bench.compare(
-        f"build {hops} hops",
-        timer(lambda: build(hops)),
-        {**peers, "raw curve": _raw(hops)},
-        targets={"pyln": BUILD_TARGET},
-    )
+def _build(bench: Bench, peers: dict[str, Peer | None], hops: int) -> None:
+    theirs: dict[str, Contender | None] = {}
+    for name, peer in peers.items():
+        if name == "pyln" and hops == 20:  # it refuses that many payloads
+            continue
+        theirs[name] = None
+        if peer is not None:
+            packet = peer.ask("packet", hops=hops, payload=PAYLOAD.hex())
+            bench.same(f"packet of {hops} hops", build(hops)[0].hex(), packet)
+            repeat = max(1, 10 // hops)
+            theirs[name] = peer.contender("time_build", hops=hops, payload=PAYLOAD.hex(), repeat=repeat)
+    bench.compare(f"build {hops} hops", timer(lambda: build(hops)), {**theirs, "raw curve": _raw(hops)}, targets=BUILD)
 
 
 def _fresh(packet: bytes) -> Callable[[], bytes]:
@@ -92,11 +101,20 @@ def _raw(hops: int) -> Contender:
     return timer(work)
 
 
-def _failure(bench: Bench, hops: int) -> None:
+def _failure(bench: Bench, electrum: Peer | None, hops: int) -> None:
     """The erring hop is the last of ``hops``; the origin decodes in 27 rounds whatever the length."""
     _, secrets = build(hops)
     packet = make_failure(secrets[-1], b"\x20\x02")
     for secret in reversed(secrets[:-1]):
         packet = wrap_failure(secret, packet)
     bench.same("failure", (hops - 1, b"\x20\x02"), decode_failure(secrets, packet))
-    bench.compare(f"decode a failure over {hops} hops", timer(lambda: decode_failure(secrets, packet)), {})
+    theirs = None
+    if electrum is not None:
+        bench.same("failure", [hops - 1, "2002"], electrum.ask("failure", packet=packet.hex(), hops=hops))
+        theirs = electrum.contender("time_failure", packet=packet.hex(), hops=hops, repeat=3)
+    bench.compare(
+        f"decode a failure over {hops} hops",
+        timer(lambda: decode_failure(secrets, packet)),
+        {"electrum": theirs},
+        targets={"electrum": FAILURE[hops]},
+    )

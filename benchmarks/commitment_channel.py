@@ -81,13 +81,13 @@ def make_htlcs(count: int) -> tuple[Htlc, ...]:
     )
 
 
-def build(htlcs: tuple[Htlc, ...], known: KnownSecrets | None = None) -> Commitment:
+def build(htlcs: tuple[Htlc, ...], known: KnownSecrets | None = None, feerate: int = FEERATE) -> Commitment:
     """Derive the keys anew and build."""
     commitment_keys.cache_clear()
     keys = commitment_keys(PARAMS.owner_keys, PARAMS.other_keys, POINT)
     if known is not None:
         keys.prepare(known, with_htlcs=bool(htlcs))
-    return make_commitment(PARAMS, NUMBER, POINT, *BALANCES, htlcs, FeeRatePerKw(FEERATE))
+    return make_commitment(PARAMS, NUMBER, POINT, *BALANCES, htlcs, FeeRatePerKw(feerate))
 
 
 def sign(commitment: Commitment, htlc_secret: bytes) -> tuple[bytes, list[bytes]]:

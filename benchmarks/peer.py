@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.harness import Contender, Sample
+from tests.testbed import electrum
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE / ".peers"
@@ -38,6 +39,12 @@ class Peer:
         if not interpreter.exists():
             return None
         return cls(interpreter, HERE / "peers" / script)
+
+    @classmethod
+    def find_electrum(cls, script: str) -> "Peer | None":
+        """The same with the test bed's Electrum; None if ``python -m tests.testbed electrum`` never fetched it."""
+        interpreter = electrum.installed()
+        return None if interpreter is None else cls(interpreter, HERE / "peers" / script)
 
     def _drain(self) -> None:
         # Read what it prints as it comes, or a talkative peer would block on a full pipe.

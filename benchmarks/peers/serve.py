@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import traceback
 
 
 def timed(work, repeat):
@@ -30,6 +31,7 @@ def serve(operations):
         try:
             answer = {"result": operations[request.pop("op")](**request)}
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            answer = {"error": f"{type(error).__name__}: {error} ({where.name}, line {where.lineno}: {where.line})"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
