@@ -333,7 +333,12 @@ class Story:
             for deal in deals:
                 self._send(deal)
 
-        self._until("HTLCs in flight", lambda: all(node.held >= payees.count(node) for node in payees), act)
+        def reached() -> bool:
+            """Each one waits at its payee, or was sent back at once because blocks are being lost."""
+            ended = [self._node(deal.payee) for deal in deals if self._final(deal)]
+            return all(node.held + ended.count(node) >= payees.count(node) for node in payees)
+
+        self._until("HTLCs in flight", reached, act)
 
     def _land(self, deals: list[Deal]) -> None:
         for node in self.nodes:
