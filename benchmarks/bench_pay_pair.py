@@ -2,6 +2,8 @@
 
 ``c x k``: c channels, k payments in flight. The rate is payments per second of wall time; CPU is of both processes per
 payment, by the operating system's account. What dominates the rate is printed under the table.
+
+Peer: two Electrum daemons with one channel and their wallets' files, on a real bitcoind, driven over JSON-RPC.
 """
 
 import json
@@ -10,10 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Bench, Row
+from benchmarks.electrum_pair import ElectrumPair, fetched
+from benchmarks.harness import Bench, Row, Sample
+from tests.testbed.debian import Unavailable
 
 AMOUNT_MSAT = 1_000_000
 CHANNEL_SAT = 10_000_000
@@ -68,10 +74,17 @@ class Pair:
         self._regtest("mine", "1")
         self._wait(lambda: self.alice.ask("balance") >= channels * CHANNEL_SAT)
         self.alice.ask("connect", bob["address"])
-        for _ in range(channels):
+        for number in range(1, channels + 1):
             self.alice.ask("open", bob["address"].partition("@")[0], CHANNEL_SAT)
+            if number % 4 == 0:  # the fundee takes four at once whose funding it has not seen
+                self._mine_one()
         self._regtest("mine", "6")
         self._wait(lambda: self.alice.ask("usable") == channels == self.bob.ask("usable"))
+
+    def _mine_one(self) -> None:
+        height = self.bob.ask("info")["height"]
+        self._regtest("mine", "1")
+        self._wait(lambda: self.bob.ask("info")["height"] > height)
 
     def _regtest(self, verb: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "leyden_regtest", verb, "--socket", str(self._socket), *arguments]
@@ -108,24 +121,88 @@ class Pair:
             self._chain.stdout.close()
 
 
+QUICK = [(1, 1, 200), (10, 10, 500)]
+FULL = [(1, 1, 1000), (1, 10, 2000), (10, 10, 2000), (4, 100, 2000)]
+"""Channels, payments in flight on each, payments."""
+AGAINST_ELECTRUM = {(1, 1): (1, 0.04), (10, 10): (5, 0.01)}
+"""By our load: its payments in flight (more than 5 make it slower), and the largest ratio of our time to its time."""
+ROUNDS = 3
+
+
 def run(bench: Bench) -> None:
     bench.uses("leyden-core", "leyden-sqlite", "coincurve")
-    loads = (
-        [(1, 1, 200), (10, 10, 500)] if bench.quick else [(1, 1, 1000), (1, 10, 2000), (10, 10, 2000), (4, 100, 2000)]
-    )
-    delays = (0.0,) if bench.quick else (0.0, 2.5, 10.0)
-    for delay in delays:
-        for channels, in_flight, count in loads:
-            label = f"{channels} x {in_flight}" + (f", +{delay:g} ms per sync" if delay else "")
-            with tempfile.TemporaryDirectory(prefix="leyden-bench-") as name:
-                pair = Pair(Path(name), channels, delay)
-                try:
-                    pair.run(max(20, in_flight), in_flight)
-                    figures = pair.run(count if not delay else count // 4, in_flight * channels)
-                finally:
-                    pair.close()
-            _rows(bench, label, figures)
+    with ExitStack() as stack:
+        electrum = _start_electrum(bench, stack)
+        for channels, in_flight, count in QUICK if bench.quick else FULL:
+            label = f"{channels} x {in_flight}"
+            with _pair(channels, 0) as pair:
+                pair.run(max(20, in_flight), in_flight)
+                _measure(bench, label, pair, electrum, (channels, in_flight, count))
+    for delay in () if bench.quick else (2.5, 10.0):
+        for channels, in_flight, count in FULL:
+            with _pair(channels, delay) as pair:
+                pair.run(max(20, in_flight), in_flight)
+                figures = pair.run(count // 4, in_flight * channels)
+            _rows(bench, f"{channels} x {in_flight}, +{delay:g} ms per sync", figures)
     bench.note("rate: payments/s; both nodes on this machine's cores, the payer also runs the load")
+
+
+@contextmanager
+def _pair(channels: int, delay: float) -> Iterator[Pair]:
+    with tempfile.TemporaryDirectory(prefix="leyden-bench-") as name:
+        pair = Pair(Path(name), channels, delay)
+        try:
+            yield pair
+        finally:
+            pair.close()
+
+
+def _start_electrum(bench: Bench, stack: ExitStack) -> ElectrumPair | None:
+    if not fetched():
+        return None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="leyden-bench-")))
+    try:
+        pair = ElectrumPair(folder)
+    except Unavailable as error:
+        bench.note(f"electrum: {error}")
+        return None
+    stack.callback(pair.close)
+    bench.versions["electrum"] = str(pair.alice.rpc("version"))
+    pair.run(2, 1)
+    return pair
+
+
+def _measure(bench: Bench, label: str, pair: Pair, electrum: ElectrumPair | None, load: tuple[int, int, int]) -> None:
+    """Ours and Electrum in turns, so that a busy machine slows down both."""
+    channels, in_flight, count = load
+    theirs_in_flight, target = AGAINST_ELECTRUM.get((channels, in_flight), (0, 0.0))
+    ours: list[dict[str, float]] = []
+    theirs: list[dict[str, float]] = []
+    for _ in range(ROUNDS):
+        ours.append(pair.run(count // ROUNDS, in_flight * channels))
+        if electrum is not None and theirs_in_flight:
+            theirs.append(electrum.run((4 if bench.quick else 12) * theirs_in_flight, theirs_in_flight))
+    _rows(bench, label, _median(ours))
+    if theirs:
+        ratios = sorted(b["rate"] / a["rate"] for a, b in zip(ours, theirs, strict=True))
+        figures = _median(theirs)
+        bench.ratio(
+            f"{label} against {theirs_in_flight} in flight",
+            "electrum",
+            Sample(figures["cpu_us"] / 1e6, 1 / figures["rate"]),
+            ratios,
+            target,
+        )
+        bench.note(
+            f"electrum, {theirs_in_flight} in flight: {figures['rate']:.1f} payments/s, p50 {figures['p50_ms']:.0f} ms, "
+            f"{figures['rss_mib']:.0f} MiB; ours is {1 / statistics.median(ratios):.0f} times as fast"
+        )
+    elif theirs_in_flight:
+        bench.skip(label, "electrum")
+
+
+def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 def _rows(bench: Bench, label: str, figures: dict[str, float]) -> None:
