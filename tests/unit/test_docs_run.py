@@ -1,4 +1,4 @@
-"""Runs the commands and programs of README, Overview and Getting started as a reader would.
+"""Runs the commands and programs of README, Overview, Getting started and the guides as a reader would.
 
 Every fenced block of Bash (``console``), Python or TOML in these pages says in an HTML comment above it what it is:
 
@@ -28,6 +28,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/overview.md", ROOT / "docs/getting-started.md"]
+PAGES += sorted((ROOT / "docs/guides").glob("*.md"))
 MARKED = ("console", "python", "toml")
 COMMAND_SECONDS = 60.0
 
