@@ -20,7 +20,7 @@ EDITABLE := $(DISTRIBUTIONS:%=-e %)
 MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --implicit-reexport --disable-error-code comparison-overlap --no-warn-unused-ignores
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
-BENCHMARKS ?= curve commitment channel_cycle store pay_pair
+BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 
