@@ -1,6 +1,6 @@
 """``python -m tests.fuzz.make_corpus``: the seeds of every target, from the vectors, our strategies and a short story.
 
-Writes ``corpus/NAME/seed-*`` anew; other files there (what a search found once) stay.
+Writes ``corpus/NAME/seed-*`` anew, the same for the same code; other files there (what a search found once) stay.
 """
 
 import hashlib
@@ -21,12 +21,23 @@ from leyden.node import keyspace
 from leyden.testing.story import Deal, Plan, Story
 from leyden.testing.wire_strategies import structs
 from leyden.types import LeydenError
-from leyden.wire import MESSAGES, OnionMessagePayload, encode
+from leyden.wire import (
+    MESSAGES,
+    ChannelReestablish,
+    ErrorMessage,
+    Message,
+    OnionMessagePayload,
+    Shutdown,
+    UpdateFee,
+    UpdateFulfillHtlc,
+    encode,
+)
 from leyden.wire.bolt12 import Bolt12Invoice, InvoiceRequest, Offer
 from leyden.wire.codec import encode_struct
 from leyden.wire.failures import FAILURES, encode_failure
 from leyden.wire.onion_payload import EncryptedData, OnionPayload
 
+from tests.fuzz.channels import moments
 from tests.fuzz.stored_rows import pack
 from tests.fuzz.target import joined
 from tests.fuzz.targets import TARGETS
@@ -61,7 +72,7 @@ def draws(cls: type[msgspec.Struct], write: Callable[[Any], bytes], count: int =
             pass
 
     draw()
-    yield from sorted(set(found), key=len)[-count:]
+    yield from sorted(set(found), key=lambda data: (len(data), data))[-count:]
 
 
 def hexes(value: Any, keys: tuple[str, ...]) -> Seeds:
@@ -272,6 +283,34 @@ def channel_rows(found: Sequence[dict[bytes, bytes]]) -> Seeds:
             yield pack([(AREAS.index(key[:1]), key[33] if key[33:] else 0, disk[key]) for key in own])
 
 
+def channel_messages() -> Seeds:
+    """What comes next in every moment; every third of them with something that does not belong there."""
+    stray = [encode(draw) for draw in _of_one_channel()]
+    for number, moment in enumerate(moments()):
+        heard = list(moment.coming)
+        if number % 3 == 2:
+            heard.insert(len(heard) // 2, stray[number % len(stray)])
+        yield bytes((number,)) + b"".join(len(data).to_bytes(2, "big") + data for data in heard) + bytes(2)
+    yield bytes((len(moments()) - 1,)) + b"\xff\xff" + bytes(2)
+
+
+def _of_one_channel() -> list[Message]:
+    channel_id = moments()[-1].channel.channel_id
+    return [
+        UpdateFee(channel_id=channel_id, feerate_per_kw=1_000_000),
+        UpdateFulfillHtlc(channel_id=channel_id, id=0, payment_preimage=bytes(32)),
+        ErrorMessage(channel_id=channel_id, data=b"error"),
+        Shutdown(channel_id=channel_id, scriptpubkey=b"\x00\x14" + bytes(20)),
+        ChannelReestablish(
+            channel_id=channel_id,
+            next_commitment_number=9,
+            next_revocation_number=8,
+            your_last_per_commitment_secret=bytes(32),
+            my_current_per_commitment_point=pubkey_create(bytes(31) + b"\x05"),
+        ),
+    ]
+
+
 def header_rows(found: Sequence[dict[bytes, bytes]]) -> Seeds:
     disk = found[0]
     own = sorted(key for key in disk if key[:1] == keyspace.CHAIN)
@@ -302,6 +341,7 @@ def main() -> None:
         "bolt11_symbols": bolt11_symbols(),
         "bolt12": bolt12_streams(),
         "bolt12_text": bolt12_texts(),
+        "channel_messages": channel_messages(),
         "channel_rows": channel_rows(stored),
         "fields": fields(),
         "handshake": handshakes(),

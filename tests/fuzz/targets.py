@@ -7,7 +7,7 @@ from leyden.onion import OnionError
 from leyden.types import RecordError
 from leyden.wire import WireError
 
-from tests.fuzz import decoders, onions, stored_rows
+from tests.fuzz import channels, decoders, onions, stored_rows
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -17,6 +17,7 @@ TARGETS: dict[str, Target] = {
     "bolt11_symbols": Target(decoders.bolt11_symbols, (InvoiceError,)),
     "bolt12": Target(decoders.bolt12),
     "bolt12_text": Target(decoders.bolt12_text),
+    "channel_messages": Target(channels.channel_messages),
     "channel_rows": Target(stored_rows.channel, (RecordError,)),
     "fields": Target(decoders.fields),
     "handshake": Target(decoders.handshake),

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from leyden.channel import Link
 from leyden.wire.stored import RowKind
 
 from tests.fuzz import stored_rows
 from tests.fuzz.__main__ import CORPUS, corpus_of
+from tests.fuzz.channels import moments
 from tests.fuzz.mutate import fuzz, mutations
 from tests.fuzz.target import Target, joined, pieces
 from tests.fuzz.targets import TARGETS
@@ -76,6 +78,15 @@ def test_every_kind_of_row_is_read() -> None:
     assert all(isinstance(kind, RowKind) for kind in found)
     refused = [row for row in corpus_of("rows") if not any(is_readable(kind, row) for kind in found)]
     assert not refused
+
+
+def test_channels_are_disturbed_in_every_phase_of_their_life() -> None:
+    found = moments()
+    assert {moment.name for moment in found} == {"a", "b"}
+    assert {moment.channel.link for moment in found} >= {Link.UP, Link.REESTABLISHING}
+    assert len({moment.channel.lifecycle for moment in found}) >= 5
+    assert any(moment.channel.shutdown.received for moment in found)
+    assert any(moment.channel.local_htlcs and moment.channel.remote_htlcs for moment in found)
 
 
 def is_readable(kind: "RowKind[object]", row: bytes) -> bool:
