@@ -18,6 +18,7 @@ from leyden.wire import (
     ErrorMessage,
     FundingCreated,
     FundingSigned,
+    Init,
     Message,
     OpenChannel,
     RevokeAndAck,
@@ -26,7 +27,7 @@ from leyden.wire import (
     UpdateFulfillHtlc,
     WarningMessage,
 )
-from leyden.wire.features import Feature, Features
+from leyden.wire.features import Context, Feature, Features, make_features
 
 from tests.scenario.sim_kit import BusyNode, channels, fund, start_opening
 
@@ -359,10 +360,10 @@ NONSENSE: dict[str, list[dict[str, object]]] = {
     "C-020": [
         {"channel_type": None},
         {"channel_type": b"\x01"},
-        {"channel_type": Features.of(Feature.OPTION_STATIC_REMOTEKEY).to_bytes()},
+        {"channel_type": Features.of(Feature.OPTION_ANCHORS).to_bytes()},
         {"channel_type": (ANCHORS | Features.of(Feature.OPTION_SCID_ALIAS)).to_bytes(), "channel_flags": 1},
     ],
-    "C-022": [{"funding_satoshis": 2**24}],
+    "C-022": [{"funding_satoshis": 2**24, "channel_type": ANCHORS.to_bytes()}],
     "C-023": [
         {"max_accepted_htlcs": 484},
         {"max_accepted_htlcs": 0},
@@ -380,6 +381,15 @@ NONSENSE: dict[str, list[dict[str, object]]] = {
     "C-062": [{"upfront_shutdown_script": b"\x51"}, {"upfront_shutdown_script": b"\x76\xa9\x14" + bytes(20)}],
 }
 ALIAS = Features.of(Feature.OPTION_SCID_ALIAS)
+PLAIN = Init(
+    globalfeatures=b"",
+    features=make_features(
+        Context.INIT,
+        required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET, Feature.OPTION_STATIC_REMOTEKEY),
+        optional=(Feature.OPTION_ANCHORS, Feature.OPTION_CHANNEL_TYPE),
+    ).to_bytes(),
+)
+"""A peer without large channels, aliases and zero-conf."""
 CASES = [
     pytest.param(rule, change, marks=pytest.mark.proves(rule), id=f"{rule}-{number}")
     for rule, changes in NONSENSE.items()
@@ -390,7 +400,7 @@ CASES = [
 @pytest.mark.parametrize(("rule", "change"), CASES)
 def test_an_opening_that_makes_no_sense(busy: BusyNode, rule: str, change: dict[str, object]) -> None:
     """Refused with an error under its temporary id; connection and node go on."""
-    peer = busy.script().connect()
+    peer = busy.script().connect(init=PLAIN if rule == "C-022" else True)
     peer.send(again(msgspec.structs.replace(proposal(busy), **change), 1))
     refusal = peer.expect(ErrorMessage)
     assert refusal.channel_id == (1).to_bytes(32, "big")
@@ -400,7 +410,7 @@ def test_an_opening_that_makes_no_sense(busy: BusyNode, rule: str, change: dict[
 
 
 def test_a_channel_type_that_was_not_negotiated(busy: BusyNode) -> None:
-    peer = busy.script().connect()
+    peer = busy.script().connect(init=PLAIN)
     peer.send(msgspec.structs.replace(again(proposal(busy), 1), channel_type=(ANCHORS | ALIAS).to_bytes()))
     assert "C-020" in peer.expect(ErrorMessage).data.decode()
 
