@@ -3,7 +3,7 @@
 from leyden.node.checking import check_rows
 from leyden.node.core import MainnetRefused, NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import HookDispatcher
-from leyden.node.node import Node, SpendRefused, UnknownChannel
+from leyden.node.node import Node, NodeStopped, SpendRefused, UnknownChannel
 from leyden.node.payments import PaymentError
 from leyden.node.peers import ConnectFailed
 
@@ -14,6 +14,7 @@ __all__ = [
     "Node",
     "NodeConfig",
     "NodeCore",
+    "NodeStopped",
     "PaymentError",
     "Questions",
     "Services",
