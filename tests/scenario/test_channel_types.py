@@ -2,11 +2,12 @@
 
 import msgspec
 import pytest
+from leyden.channel import ChannelError
 from leyden.hooks.errors import SettingsError
 from leyden.node import Node
 from leyden.testing.crash import tell
 from leyden.testing.story import Plan, parse_plan
-from leyden.types import FeeRatePerKw, Msat, Sat
+from leyden.types import ChannelId, FeeRatePerKw, Msat, Sat
 
 from tests.scenario.conftest import POLICY, World, until, usable
 
@@ -101,3 +102,27 @@ async def test_a_policy_with_a_mistake_changes_nothing(world: World, changes: di
     with pytest.raises(SettingsError):
         await alice.update_channel_policy(max_funding=1_000_000, **changes)
     assert alice.channel_policy() == POLICY
+
+
+async def test_a_close_is_replaced_by_one_with_a_higher_fee(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 5_000_000)
+    channel_id = ChannelId(await world.channel(alice, bob, push_msat=400_000_000))
+
+    def closes() -> set[str]:
+        found = [{str(t["txid"]) for t in node.transactions() if t["kind"] == "mutual_close"} for node in (alice, bob)]
+        return found[0] & found[1]
+
+    await alice.close_channel(channel_id)
+    await until(lambda: len(closes()) == 2)
+    first = closes()
+    with pytest.raises(ChannelError, match="too little"):
+        await alice.close_channel(channel_id)
+    await alice.close_channel(channel_id, feerate=FeeRatePerKw(5_000))
+    await until(lambda: len(closes()) == 3)
+    await world.mine(1)
+    winner = {t["txid"] for t in alice.transactions() if t["kind"] == "mutual_close" and t["confirmed_height"]}
+    assert winner == closes() - first
+    assert bob.wallet_balance().confirmed == 400_000
+    await world.mine(5)
+    await until(lambda: not alice.channels() and not bob.channels())

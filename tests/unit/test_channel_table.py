@@ -132,6 +132,17 @@ def messages(channel: Channel) -> list[Message]:
         wire.ChannelReady(channel_id=id, second_per_commitment_point=POINT),
         wire.Shutdown(channel_id=id, scriptpubkey=p2wpkh(bytes(20))),
         wire.ClosingSigned(channel_id=id, fee_satoshis=500, signature=bytes(64)),
+        *(
+            kind(
+                channel_id=id,
+                closer_scriptpubkey=p2wpkh(bytes(20)),
+                closee_scriptpubkey=p2wpkh(bytes(20)),
+                fee_satoshis=500,
+                locktime=0,
+                closer_output_only=bytes(64),
+            )
+            for kind in (wire.ClosingComplete, wire.ClosingSig)
+        ),
         wire.UpdateAddHtlc(
             channel_id=id,
             id=99,

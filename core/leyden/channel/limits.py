@@ -204,6 +204,22 @@ def available_to_send(channel: Channel, fee_spike_multiple: int) -> Msat:
     return Msat(max(0, balance))
 
 
+def is_quiet(channel: Channel) -> bool:
+    """No HTLC, no fee update, no revocation owed by either side."""
+    return (
+        not channel.local_htlcs
+        and not channel.remote_htlcs
+        and not channel.fee_updates
+        and channel.local_number == channel.local_revoked
+        and channel.remote_number == channel.remote_revoked
+    )
+
+
+def closing_msat(channel: Channel) -> tuple[Msat, Msat]:
+    """Both balances, without HTLCs."""
+    return channel.local_settled, channel.remote_settled
+
+
 def closing_balances(channel: Channel) -> tuple[Sat, Sat]:
     """Both balances in whole satoshi, without HTLCs."""
     return Sat(channel.local_settled // 1000), Sat(channel.remote_settled // 1000)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from leyden.bitcoin import BitcoinError
-from leyden.channel import dance, fail, opening, ready, reestablish, shutdown, sweep, updates
+from leyden.channel import dance, fail, opening, ready, reestablish, shutdown, simple_close, sweep, updates
 from leyden.channel import events as ev
 from leyden.channel.deadlines import check_deadlines
 from leyden.channel.effects import Effects
@@ -22,6 +22,8 @@ from leyden.wire import (
     AcceptChannel,
     ChannelReady,
     ChannelReestablish,
+    ClosingComplete,
+    ClosingSig,
     ClosingSigned,
     CommitmentSigned,
     ErrorMessage,
@@ -161,6 +163,8 @@ _MESSAGE_HANDLERS: dict[type, _Handler] = {
     ChannelReady: ready.on_channel_ready,
     ShutdownMessage: shutdown.on_shutdown_message,
     ClosingSigned: shutdown.on_closing_signed,
+    ClosingComplete: simple_close.on_closing_complete,
+    ClosingSig: simple_close.on_closing_sig,
     UpdateAddHtlc: updates.on_update_add_htlc,
     UpdateFulfillHtlc: updates.on_update_fulfill_htlc,
     UpdateFailHtlc: updates.on_update_fail_htlc,

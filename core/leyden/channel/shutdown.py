@@ -1,13 +1,17 @@
-"""Closing by agreement, legacy: ``shutdown``, then ``closing_signed`` until both name the same fee (BOLT 2)."""
+"""Closing by agreement: ``shutdown``, then legacy ``closing_signed`` until both name the same fee (BOLT 2).
+
+With ``option_simple_close`` what follows ``shutdown`` is in ``simple_close``.
+"""
 
 from msgspec.structs import replace
 
 from leyden.bitcoin import Transaction, dust_limit, funding_script
+from leyden.channel import simple_close
 from leyden.channel.closing_tx import close_witness
 from leyden.channel.effects import Broadcast
 from leyden.channel.errors import ChannelError, ErrorCode
 from leyden.channel.events import Shutdown
-from leyden.channel.limits import LOCAL, REMOTE, closing_balances
+from leyden.channel.limits import LOCAL, REMOTE, closing_balances, is_quiet
 from leyden.channel.scripts import is_allowed_shutdown_script
 from leyden.channel.stages import has_unacked_updates
 from leyden.channel.state import OPENING, OPERATING, Channel, CloseOffer, Lifecycle, Link
@@ -33,7 +37,13 @@ MOST_LEFT_OUT = Sat(546)
 def on_shutdown(turn: Turn, command: Shutdown) -> None:
     """Begin to close: no new HTLC from now on; the message leaves when our updates are acknowledged."""
     channel = turn.channel
-    if channel.shutdown.wanted and C_060.enabled:
+    if channel.shutdown.wanted and simple_close.is_simple(turn) and channel.link is Link.UP:
+        simple_close.on_shutdown_again(
+            turn, command, _own_script(turn, command.script or channel.shutdown.local_script)
+        )
+        return
+    closing = channel.shutdown.wanted or channel.lifecycle is Lifecycle.CLOSING
+    if closing and C_060.enabled:
         raise ChannelError(ErrorCode.CLOSING, "the channel is closing already")
     script = _own_script(turn, command.script)
     turn.set_shutdown(
@@ -115,17 +125,6 @@ def after_reestablish(turn: Turn) -> None:
 # -- the fee -----------------------------------------------------------------------------------------------------------
 
 
-def is_quiet(channel: Channel) -> bool:
-    """No HTLC, no fee update, no revocation owed by either side."""
-    return (
-        not channel.local_htlcs
-        and not channel.remote_htlcs
-        and not channel.fee_updates
-        and channel.local_number == channel.local_revoked
-        and channel.remote_number == channel.remote_revoked
-    )
-
-
 def negotiate_if_due(turn: Turn) -> None:
     """When both said ``shutdown`` and all is quiet the funder names a fee; the other side waits, but not for ever."""
     channel, state = turn.channel, turn.channel.shutdown
@@ -137,7 +136,9 @@ def negotiate_if_due(turn: Turn) -> None:
         return
     turn.set_shutdown(negotiating=True)
     turn.set_timer(TIMER, turn.env.policy.closing_timeout_seconds)
-    if channel.config.local_is_funder:
+    if simple_close.is_simple(turn):
+        simple_close.begin(turn)
+    elif channel.config.local_is_funder:
         _offer(turn, _fees(turn)[1])
 
 
@@ -198,6 +199,8 @@ def _offer(turn: Turn, fee: Sat) -> None:
 
 def on_closing_signed(turn: Turn, message: ClosingSigned) -> None:
     channel, state = turn.channel, turn.channel.shutdown
+    if simple_close.is_simple(turn):
+        raise Misplaced("closing_signed although option_simple_close is negotiated")
     if not (state.sent and state.received) or not is_quiet(channel):
         raise Misplaced("closing_signed before the channel is shut down")
     if turn.is_pending(OP_CLOSE):
@@ -321,6 +324,9 @@ def _send_closing_signed(turn: Turn, fee: Sat, signature: bytes) -> None:
 def on_closing_timer(turn: Turn) -> None:
     """No answer in time fails the channel (C-069); our own signer's silence does not."""
     channel = turn.channel
+    if simple_close.is_simple(turn) and channel.link is Link.UP:
+        simple_close.on_timer(turn)
+        return
     waiting = turn.shutdown.negotiating and channel.link is Link.UP and channel.lifecycle in OPERATING
     if waiting and not turn.is_pending(OP_CLOSE):
         require(False, C_069, "no closing fee was agreed in time")

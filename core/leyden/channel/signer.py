@@ -4,7 +4,7 @@ Every open question stands in ``Channel.pending`` until it is answered. An answe
 more (it was answered, or the connection that needed it is gone) changes nothing.
 """
 
-from leyden.channel import dance, fail, opening, reestablish, shutdown, sweep
+from leyden.channel import dance, fail, opening, reestablish, shutdown, simple_close, sweep
 from leyden.channel.dance import repeat_validation
 from leyden.channel.effects import Sign, Watch
 from leyden.channel.events import SignerAnswered, SignerFailed
@@ -14,6 +14,7 @@ from leyden.crypto import FIRST_INDEX
 from leyden.hooks.signing import (
     AnySignerRequest,
     CheckFutureSecret,
+    CloseSignatures,
     CommitmentSignatures,
     FutureSecret,
     HolderValidated,
@@ -24,6 +25,7 @@ from leyden.hooks.signing import (
     SignCounterpartyCommitment,
     SignHolderCommitment,
     SignMutualClose,
+    SignSimpleClose,
     SignSweep,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
@@ -38,6 +40,7 @@ _ANSWER_TYPES: dict[type, type] = {
     ValidateCounterpartyRevocation: RevocationValidated,
     SignHolderCommitment: Signature,
     SignMutualClose: Signature,
+    SignSimpleClose: CloseSignatures,
     SignSweep: Signature,
     CheckFutureSecret: FutureSecret,
 }
@@ -82,6 +85,8 @@ def _dispatch(turn: Turn, request: AnySignerRequest, answer: object) -> None:
             fail.on_holder_signature(turn, request, answer)
         case SignMutualClose(), Signature():
             shutdown.on_close_signature(turn, request, answer)
+        case SignSimpleClose(), CloseSignatures():
+            simple_close.on_signed(turn, request, answer)
         case SignSweep(), Signature():
             sweep.on_sweep_signature(turn, request, answer)
         case _:

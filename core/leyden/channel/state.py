@@ -10,7 +10,7 @@ import enum
 import msgspec
 
 from leyden.bitcoin import Transaction
-from leyden.commitment import ChannelKeys
+from leyden.commitment import ChannelKeys, CloseShape, SimpleClose
 from leyden.crypto import ShachainStore
 from leyden.hooks.signing import AnySignerRequest, ChannelSetup, NewChannelKeys
 from leyden.types import (
@@ -259,6 +259,22 @@ class CloseOffer(msgspec.Struct, frozen=True, kw_only=True):
     max_fee: Sat | None = None
 
 
+class CloseProposal(msgspec.Struct, frozen=True, kw_only=True):
+    """Our ``closing_complete``; it was sent once ``signatures``, one for each shape, are there."""
+
+    close: SimpleClose
+    shapes: tuple[CloseShape, ...]
+    signatures: tuple[bytes, ...] = ()
+
+
+class CloseAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The peer's ``closing_complete`` while our signer signs ``shape`` of it; ``signature`` is the peer's."""
+
+    close: SimpleClose
+    shape: CloseShape
+    signature: bytes
+
+
 class ShutdownState(msgspec.Struct, frozen=True, kw_only=True):
     """The cooperative close. What stands below ``received`` is only of this connection."""
 
@@ -283,6 +299,14 @@ class ShutdownState(msgspec.Struct, frozen=True, kw_only=True):
     remote_signature: bytes = b""
     """The peer's signature on ``final``; set when we have accepted its offer and only our signature is missing."""
     final: Transaction | None = None
+    proposal: CloseProposal | None = None
+    """Simple close: ours that is not answered."""
+    answer: CloseAnswer | None = None
+    """Simple close: the peer's that we are signing."""
+    proposed: bool = False
+    """Simple close: we have had our turn."""
+    again: bool = False
+    """Simple close: a further proposal follows the answer to ours."""
 
     def durable(self) -> "ShutdownState":
         """What of it outlives the connection."""

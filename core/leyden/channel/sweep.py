@@ -5,7 +5,7 @@ Outputs of HTLCs are not claimed here; an alarm says so when there are any.
 
 from msgspec.structs import replace
 
-from leyden.bitcoin import Transaction, TxIn, TxOut, dust_limit, finalize_transaction, p2wsh
+from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, dust_limit, finalize_transaction, p2wsh
 from leyden.channel.effects import Broadcast, Watch
 from leyden.channel.events import FundingSpent
 from leyden.channel.fail import warn_of_htlcs
@@ -72,6 +72,8 @@ def _classify(channel: Channel, event: FundingSpent) -> Spend:
     setup = channel.setup
     txin = next(t for t in tx.inputs if t.prevout == setup.funding_outpoint)
     known = channel.closing_tx
+    if txin.sequence == SEQUENCE_RBF:  # a simple close; that of a commitment begins with 0x80
+        return Spend(tx=tx, height=event.height, kind=SpendKind.MUTUAL)
     if txin.sequence == FINAL_SEQUENCE and (known is None or known.txid == tx.txid or _pays_scripts(channel, tx)):
         return Spend(tx=tx, height=event.height, kind=SpendKind.MUTUAL)
     local_view = signed_view(channel, LOCAL)

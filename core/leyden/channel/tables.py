@@ -41,6 +41,8 @@ MESSAGES: dict[type, _Row] = {
     wire.ChannelReady: (_OPEN | {_L.FUNDER_VALIDATING}, _GONE | {_L.CLOSING}),
     wire.Shutdown: (_OPEN_OR_CLOSING | OPENING, _GONE),
     wire.ClosingSigned: (_OPEN_OR_CLOSING, _GONE),
+    wire.ClosingComplete: (_OPEN_OR_CLOSING, _GONE),
+    wire.ClosingSig: (_OPEN_OR_CLOSING, _GONE),
     wire.UpdateAddHtlc: _UPDATE,
     wire.UpdateFulfillHtlc: _UPDATE,
     wire.UpdateFailHtlc: _UPDATE,
@@ -77,7 +79,7 @@ COMMANDS: dict[type, frozenset[Lifecycle]] = {
     ev.FailHtlc: _NORMAL,
     ev.FailMalformedHtlc: _NORMAL,
     ev.UpdateFee: _NORMAL,
-    ev.Shutdown: _OPEN,
+    ev.Shutdown: _OPEN_OR_CLOSING,
     ev.ForceClose: _OPEN_OR_CLOSING,
     ev.FailChannel: OPENING | _OPEN_OR_CLOSING,
 }

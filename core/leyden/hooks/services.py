@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from leyden.bitcoin import Network, Transaction, TxOut
 from leyden.hooks.signing import (
     CheckFutureSecret,
+    CloseSignatures,
     CommitmentSignatures,
     FutureSecret,
     HolderValidated,
@@ -24,6 +25,7 @@ from leyden.hooks.signing import (
     SignHolderCommitment,
     SignMutualClose,
     SignPsbt,
+    SignSimpleClose,
     SignSweep,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
@@ -192,6 +194,8 @@ class ChannelSigner(Protocol):
     async def sign_holder_commitment(self, request: SignHolderCommitment) -> Signature: ...
 
     async def sign_mutual_close(self, request: SignMutualClose) -> Signature: ...
+
+    async def sign_simple_close(self, request: SignSimpleClose) -> CloseSignatures: ...
 
     async def sign_sweep(self, request: SignSweep) -> Signature: ...
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import msgspec
 
 from leyden.bitcoin import Transaction, TxOut
-from leyden.commitment import ChannelKeys, CommitmentParams, Htlc
+from leyden.commitment import ChannelKeys, CloseShape, CommitmentParams, Htlc, SimpleClose
 from leyden.types import CltvDelta, FeeRatePerKw, KeysId, LeydenError, Msat, OutPoint, Preimage, Sat, Side
 
 
@@ -142,6 +142,36 @@ class SignMutualClose(SignerRequest, frozen=True, kw_only=True):
     remote_script: bytes
 
 
+class SignSimpleClose(SignerRequest, frozen=True, kw_only=True):
+    """Sign the closing transaction of a simple close in each of ``shapes``; the answer is ``CloseSignatures``.
+
+    Balances are those of the final commitment before fees; the closer pays ``fee`` satoshi out of its own.
+    """
+
+    local_is_closer: bool
+    local_msat: Msat
+    remote_msat: Msat
+    local_script: bytes
+    remote_script: bytes
+    fee: Sat
+    locktime: int
+    shapes: tuple[CloseShape, ...]
+
+
+def simple_close_of(request: SignSimpleClose) -> SimpleClose:
+    """What is signed, from the closer's side."""
+    local = request.local_is_closer
+    return SimpleClose(
+        funding_outpoint=request.setup.funding_outpoint,
+        closer_script=request.local_script if local else request.remote_script,
+        closee_script=request.remote_script if local else request.local_script,
+        closer_msat=request.local_msat if local else request.remote_msat,
+        closee_msat=request.remote_msat if local else request.local_msat,
+        fee=request.fee,
+        locktime=request.locktime,
+    )
+
+
 class SweepKind(enum.Enum):
     DELAYED_TO_LOCAL = "delayed_to_local"
     """``to_local`` of our own commitment ``number`` after its delay."""
@@ -190,6 +220,12 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     signature: bytes
 
 
+class CloseSignatures(msgspec.Struct, frozen=True, kw_only=True):
+    """One signature for each shape, in the order of the request."""
+
+    signatures: tuple[bytes, ...]
+
+
 class FutureSecret(msgspec.Struct, frozen=True, kw_only=True):
     genuine: bool
 
@@ -209,9 +245,16 @@ AnySignerRequest = (
     | ValidateCounterpartyRevocation
     | SignHolderCommitment
     | SignMutualClose
+    | SignSimpleClose
     | SignSweep
     | CheckFutureSecret
 )
 AnySignerAnswer = (
-    CommitmentSignatures | HolderValidated | SecretReleased | RevocationValidated | Signature | FutureSecret
+    CommitmentSignatures
+    | HolderValidated
+    | SecretReleased
+    | RevocationValidated
+    | Signature
+    | CloseSignatures
+    | FutureSecret
 )

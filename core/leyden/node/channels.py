@@ -64,6 +64,7 @@ from leyden.hooks.signing import (
     SignerRefused,
     SignHolderCommitment,
     SignMutualClose,
+    SignSimpleClose,
     SignSweep,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
@@ -90,6 +91,7 @@ _METHODS: dict[type, str] = {
     ValidateCounterpartyRevocation: "validate_counterparty_revocation",
     SignHolderCommitment: "sign_holder_commitment",
     SignMutualClose: "sign_mutual_close",
+    SignSimpleClose: "sign_simple_close",
     SignSweep: "sign_sweep",
     CheckFutureSecret: "check_future_secret",
 }

@@ -66,6 +66,7 @@ LOCAL_FEATURES = make_features(
         Feature.OPTION_CHANNEL_TYPE,
         Feature.OPTION_SCID_ALIAS,
         Feature.OPTION_ZEROCONF,
+        Feature.OPTION_SIMPLE_CLOSE,
     ),
 )
 

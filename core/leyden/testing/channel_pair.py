@@ -39,6 +39,7 @@ from leyden.hooks.signing import (
     SignerRefused,
     SignHolderCommitment,
     SignMutualClose,
+    SignSimpleClose,
     SignSweep,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
@@ -65,6 +66,7 @@ _METHODS: dict[type, str] = {
     ValidateCounterpartyRevocation: "validate_counterparty_revocation",
     SignHolderCommitment: "sign_holder_commitment",
     SignMutualClose: "sign_mutual_close",
+    SignSimpleClose: "sign_simple_close",
     SignSweep: "sign_sweep",
     CheckFutureSecret: "check_future_secret",
 }

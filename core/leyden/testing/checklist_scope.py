@@ -15,11 +15,6 @@ REQUIRED_AREAS: tuple[str, ...] = (
 """Headings of ``docs/spec/checklist.md`` (without the BOLT in brackets where that is not ambiguous)."""
 
 EXCEPTED: dict[str, str] = {
-    "C-064": "simple close is not offered",
-    "C-065": "simple close is not offered",
-    "C-066": "simple close is not offered",
-    "C-067": "simple close is not offered",
-    "C-068": "simple close is not offered",
     "C-078": "forwarding is not built",
     "C-083": "forwarding is not built",
     "C-084": "route blinding is not offered",

@@ -8,12 +8,14 @@ after a mutual close was signed. Secrets must fit their points and each other. M
 
 from msgspec.structs import replace
 
-from leyden.commitment import make_commitment, verify_commitment_signatures
+from leyden.bitcoin import dust_limit
+from leyden.commitment import CloseShape, make_commitment, verify_commitment_signatures
 from leyden.crypto import FIRST_INDEX, pubkey_create
 from leyden.hooks.services import ChannelSigner
 from leyden.hooks.signing import (
     ChannelSetup,
     CheckFutureSecret,
+    CloseSignatures,
     CommitmentSignatures,
     CommitmentView,
     FutureSecret,
@@ -27,6 +29,7 @@ from leyden.hooks.signing import (
     SignerUnavailable,
     SignHolderCommitment,
     SignMutualClose,
+    SignSimpleClose,
     SignSweep,
     SweepKind,
     ValidateCounterpartyRevocation,
@@ -173,11 +176,9 @@ class GuardingSigner:
     async def sign_mutual_close(self, request: SignMutualClose) -> Signature:
         self._check_enabled("sign_mutual_close")
         record, setup = self._record(request.setup), request.setup
-        _require(record.validated is not None, "mutual close of a channel without a commitment")
+        ours, _ = _final_balances(record)
+        ours //= 1000
         if record.validated is not None:
-            views = [view for view in (record.validated, record.signed) if view is not None]
-            _require(not any(view.htlcs for view in views), "mutual close with HTLCs in flight")
-            ours = record.validated.owner_msat // 1000
             paid = request.local_sat + request.remote_sat
             _require(paid <= setup.funding_satoshis, "mutual close pays more than the channel holds")
             _require(
@@ -190,6 +191,27 @@ class GuardingSigner:
         )
         self._keep(request, replace(record, closing=True))
         return await self.inner.sign_mutual_close(request)
+
+    async def sign_simple_close(self, request: SignSimpleClose) -> CloseSignatures:
+        self._check_enabled("sign_simple_close")
+        record, setup = self._record(request.setup), request.setup
+        balances = _final_balances(record)
+        asked = (request.local_msat, request.remote_msat)
+        _require(balances == asked, f"simple close of balances {asked}, the final commitment has {balances}")
+        closer = balances[0] if request.local_is_closer else balances[1]
+        _require(request.fee * 1000 <= closer, f"simple close with a fee of {request.fee} sat of {closer} msat")
+        _require(
+            not setup.local_shutdown_script or request.local_script == setup.local_shutdown_script,
+            "simple close pays another script than the one promised at the opening",
+        )
+        dust = request.local_msat // 1000 < dust_limit(request.local_script)
+        left_out = CloseShape.CLOSEE_ONLY if request.local_is_closer else CloseShape.CLOSER_ONLY
+        _require(
+            request.local_is_closer or dust or left_out not in request.shapes,
+            "simple close leaves out our output, which is not dust",
+        )
+        self._keep(request, replace(record, closing=True))
+        return await self.inner.sign_simple_close(request)
 
     async def sign_sweep(self, request: SignSweep) -> Signature:
         self._check_enabled("sign_sweep")
@@ -227,12 +249,23 @@ _OfChannel = (
     | ValidateCounterpartyRevocation
     | SignHolderCommitment
     | SignMutualClose
+    | SignSimpleClose
 )
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise record_violation(message)
+
+
+def _final_balances(record: ChannelRecord) -> tuple[int, int]:
+    """Ours and the peer's in millisatoshi, in a channel that is ready for a close by agreement."""
+    view = record.validated
+    if view is None:
+        raise record_violation("mutual close of a channel without a commitment")
+    views = [view] + ([record.signed] if record.signed is not None else [])
+    _require(not any(each.htlcs for each in views), "mutual close with HTLCs in flight")
+    return view.owner_msat, view.other_msat
 
 
 def _check_money(setup: ChannelSetup, view: CommitmentView) -> None:

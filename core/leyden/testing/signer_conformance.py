@@ -27,6 +27,7 @@ from leyden.bitcoin import (
 )
 from leyden.commitment import (
     ChannelKeys,
+    CloseShape,
     Commitment,
     Htlc,
     closing_sighash,
@@ -34,6 +35,7 @@ from leyden.commitment import (
     funding_witness,
     make_closing_tx,
     make_commitment,
+    make_simple_closing_tx,
     p2wpkh_witness,
     to_local_delayed_witness,
     to_remote_anchors_witness,
@@ -62,11 +64,13 @@ from leyden.hooks.signing import (
     SignerRefused,
     SignHolderCommitment,
     SignMutualClose,
+    SignSimpleClose,
     SignSweep,
     SweepKind,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
     commitment_params,
+    simple_close_of,
 )
 from leyden.testing.store_conformance import expect, expect_equal
 from leyden.types import (
@@ -412,6 +416,35 @@ class ChannelSignerConformance:
             digest = closing_sighash(tx, dance.funding_script, CAPACITY)
             expect(ecdsa_verify(dance.setup.local_keys.funding_pubkey, digest, signature), "the signature is good")
             dance.finalize(tx, signature, ecdsa_sign(dance.peer.secrets["funding_pubkey"], digest))
+
+        run(test())
+
+    @pytest.mark.parametrize("local_is_closer", [True, False])
+    def test_simple_close_is_signed_in_every_shape(self, local_is_closer: bool) -> None:
+        async def test() -> None:
+            dance = await Dance.begin(self.make_signer())
+            view = dance.view(Side.LOCAL, 0)
+            request = SignSimpleClose(
+                request_id="simple",
+                setup=dance.setup,
+                local_is_closer=local_is_closer,
+                local_msat=view.owner_msat,
+                remote_msat=view.other_msat,
+                local_script=p2wpkh(bytes(20)),
+                remote_script=p2wpkh(b"\x01" * 20),
+                fee=Sat(321),
+                locktime=700_000,
+                shapes=(CloseShape.BOTH, CloseShape.CLOSER_ONLY) if local_is_closer else (CloseShape.BOTH,),
+            )
+            answer = await dance.signer.sign_simple_close(request)
+            expect_equal(len(answer.signatures), len(request.shapes))
+            close = simple_close_of(request)
+            peer = dance.peer.secrets["funding_pubkey"]
+            for shape, signature in zip(request.shapes, answer.signatures, strict=True):
+                tx = make_simple_closing_tx(close, shape)
+                digest = closing_sighash(tx, dance.funding_script, dance.setup.funding_satoshis)
+                dance.finalize(tx, signature, ecdsa_sign(peer, digest))
+            expect_equal(await dance.signer.sign_simple_close(request), answer, "the same request, the same bytes")
 
         run(test())
 

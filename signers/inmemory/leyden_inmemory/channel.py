@@ -10,12 +10,14 @@ from leyden.bitcoin import funding_script, p2wpkh, p2wpkh_script_code, p2wsh, si
 from leyden.commitment import (
     MAX_COMMITMENT_NUMBER,
     Commitment,
+    CommitmentError,
     KnownSecrets,
     closing_sighash,
     derive_keys,
     derive_private_key,
     make_closing_tx,
     make_commitment,
+    make_simple_closing_tx,
     to_local_script,
     to_remote_script,
 )
@@ -23,6 +25,7 @@ from leyden.crypto import FIRST_INDEX, SecretGenerator, constant_time_equal, ecd
 from leyden.hooks.signing import (
     ChannelSetup,
     CheckFutureSecret,
+    CloseSignatures,
     CommitmentSignatures,
     CommitmentView,
     FutureSecret,
@@ -36,11 +39,13 @@ from leyden.hooks.signing import (
     SignerRefused,
     SignHolderCommitment,
     SignMutualClose,
+    SignSimpleClose,
     SignSweep,
     SweepKind,
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
     commitment_params,
+    simple_close_of,
 )
 from leyden.types import KeysId, Msat, Sat, Side
 
@@ -168,6 +173,21 @@ class InMemoryChannelKeys:
         script = funding_script(setup.local_keys.funding_pubkey, setup.remote_keys.funding_pubkey)
         digest = closing_sighash(tx, script, setup.funding_satoshis)
         return Signature(signature=ecdsa_sign(channel.secrets.funding, digest))
+
+    async def sign_simple_close(self, request: SignSimpleClose) -> CloseSignatures:
+        """Sign every shape that is asked for; ``SignerRefused`` where the values do not add up."""
+        setup = request.setup
+        channel = self._open(setup)
+        if request.local_msat + request.remote_msat != setup.funding_satoshis * 1000:
+            raise SignerRefused("close_value", "both balances together are not what the channel holds")
+        close = simple_close_of(request)
+        script = funding_script(setup.local_keys.funding_pubkey, setup.remote_keys.funding_pubkey)
+        try:
+            txs = [make_simple_closing_tx(close, shape) for shape in request.shapes]
+        except CommitmentError as error:
+            raise SignerRefused("close_value", str(error)) from None
+        digests = [closing_sighash(tx, script, setup.funding_satoshis) for tx in txs]
+        return CloseSignatures(signatures=tuple(ecdsa_sign(channel.secrets.funding, digest) for digest in digests))
 
     async def sign_sweep(self, request: SignSweep) -> Signature:
         """Sign an input that spends ``to_local`` (after its delay) or ``to_remote``: the script spent is rebuilt."""

@@ -65,6 +65,7 @@ class InMemoryKeyManager:
         self.validate_counterparty_revocation = self.channel_signer.validate_counterparty_revocation
         self.sign_holder_commitment = self.channel_signer.sign_holder_commitment
         self.sign_mutual_close = self.channel_signer.sign_mutual_close
+        self.sign_simple_close = self.channel_signer.sign_simple_close
         self.sign_sweep = self.channel_signer.sign_sweep
         self.check_future_secret = self.channel_signer.check_future_secret
 
