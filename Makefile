@@ -17,7 +17,9 @@ JOBS ?= 2
 PYPROJECTS := pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.toml signers/*/pyproject.toml)
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(filter %/pyproject.toml,$(PYPROJECTS)))
 EDITABLE := $(DISTRIBUTIONS:%=-e %)
-MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --implicit-reexport --disable-error-code comparison-overlap --no-warn-unused-ignores
+# Tests may be looser: they hand over what is wrong on purpose, and narrow by what a step has changed.
+MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --no-warn-unused-ignores --allow-untyped-calls --implicit-reexport \
+  $(addprefix --disable-error-code ,arg-type comparison-overlap misc list-item)
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
 BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair

@@ -12,9 +12,9 @@ from leyden.node.host import Caller, run_inline
 from leyden.testing.memory_store import CommitMoment, MemoryStore
 from leyden.testing.simulation import SimNode, Simulation
 from leyden.types import ChannelId, FeeRatePerKw
+from test_engine import FakeHost
 
 from tests.scenario.sim_kit import channels, fund, start_opening
-from tests.unit.test_engine import FakeHost
 
 
 @pytest.fixture
