@@ -98,7 +98,7 @@ lint: setup-docs
 	$(VENV)/bin/lint-imports
 
 fast-test: setup
-	$(PY) -m pytest -q -n $(JOBS) -m 'not slow and not testbed' --require-kernel-verdicts tests/vectors tests/unit
+	$(PY) -m pytest -q -n $(JOBS) -m 'not slow and not testbed' --require-kernel-verdicts tests/vectors tests/unit tests/records
 
 check: lint fast-test ## what to run before every commit
 

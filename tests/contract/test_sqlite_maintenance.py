@@ -16,7 +16,7 @@ REGTEST = Network.REGTEST
 async def make(folder: Path, rows: int = 3) -> tuple[SqliteStore, int]:
     store = sqlite_store_at(folder)
     epoch = await store.open(REGTEST)
-    await store.commit([(b"k%06d" % n, b"v") for n in range(rows)], (), epoch)
+    await store.commit(tuple((b"k%06d" % n, b"v") for n in range(rows)), (), epoch)
     return store, epoch
 
 

@@ -14,6 +14,7 @@ from leyden.hooks import hookspecs
 from leyden.hooks.contract import SECTIONS, contracts
 from leyden.node import keyspace
 from leyden.types import all_rules, rules
+from leyden_wallet import rows as wallet_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -68,6 +69,22 @@ def test_the_keyspace_page_lists_the_rows_of_meta() -> None:
     rows = {value for value in vars(keyspace).values() if isinstance(value, bytes) and len(value) > 1}
     listed = re.findall(r"^\| `(m[a-z_]+)` \|", (DOCS / "keyspace.md").read_text(), re.MULTILINE)
     assert {name.encode() for name in listed} == rows
+
+
+def test_the_keyspace_page_lists_every_row_of_meta_and_of_the_wallet() -> None:
+    text = (DOCS / "keyspace.md").read_text()
+    meta = {value[1:].decode() for value in vars(keyspace).values() if isinstance(value, bytes) and value[:1] == b"m"}
+    assert set(re.findall(r"^\| `m(\w+)` \|", text, re.MULTILINE)) == meta - {""}
+    wallet = text.partition("\n## WALLET\n")[2].partition("\n## ")[0]
+    assert {key.encode() for key in re.findall(r"^\| `(\w)`", wallet, re.MULTILINE)} == set(wallet_rows.KINDS)
+
+
+def test_the_keyspace_page_names_every_version_and_dispatcher() -> None:
+    text = (DOCS / "keyspace.md").read_text()
+    versions = [*ROOT.glob("core/leyden/*/stored/v*.py"), *ROOT.glob("plugins/*/leyden_*/stored/v*.py")]
+    assert len(versions) >= 5
+    for path in versions:
+        assert f"`{path.relative_to(path.parents[3 if 'core' in path.parts else 2]).as_posix()}`" in text
 
 
 def test_the_hooks_page_is_what_the_docstrings_say() -> None:
