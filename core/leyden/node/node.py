@@ -61,6 +61,7 @@ from leyden.types import (
     PaymentHash,
     PaymentSecret,
     Preimage,
+    RecordError,
     Sat,
     Txid,
 )
@@ -538,7 +539,7 @@ class Node:
                     after = await self._deliver(consumer, event)
                 if batch:
                     await self._call(partial(self.core.events.set_cursor, consumer, after))
-            except (StorageDegraded, StoreError) as error:
+            except (StorageDegraded, StoreError, RecordError) as error:
                 log.warning("events_wait_for_storage", consumer=consumer, reason=str(error))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 30.0)
