@@ -12,7 +12,7 @@ import structlog
 from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy
 from leyden.hooks.services import Store
-from leyden.node import Node, NodeConfig, Services
+from leyden.node import NO_RESERVE, Node, NodeConfig, Services
 from leyden.types import ChannelId, Msat, NodeId, Sat
 from leyden_inmemory import InMemoryKeyManager
 from leyden_regtest.client import RegtestClient
@@ -56,7 +56,7 @@ async def main(folder: Path, socket: Path, seed: str, delay_ms: float) -> None:
         payment_approval=keys,
     )
     policy = ChannelPolicy(minimum_depth=1, max_accepted_htlcs=483, max_dust_exposure_msat=Msat(5_000_000_000))
-    config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy)
+    config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy, anchor_reserve=NO_RESERVE)
     node = await Node.start(config, services)
     loop = asyncio.get_running_loop()
     while True:

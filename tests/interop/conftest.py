@@ -10,7 +10,7 @@ import structlog
 from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy
 from leyden.hooks.types import ChannelClosed
-from leyden.node import Node, NodeConfig, Services
+from leyden.node import NO_RESERVE, Node, NodeConfig, Services
 from leyden.node.views import ChannelView
 from leyden.types import ChannelId, NodeId
 from leyden_bitcoind import BitcoindNode, Credentials, RpcClient
@@ -167,7 +167,7 @@ async def story(bed: Bed, tmp_path: Path) -> AsyncIterator[Story]:
         destinations=keys,
         payment_approval=keys,
     )
-    config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=POLICY)
+    config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=POLICY, anchor_reserve=NO_RESERVE)
     node = await Node.start(config, services)
     yield Story(bed, node)
     await node.stop()

@@ -11,7 +11,7 @@ from leyden.bitcoin import Network, decode_address
 from leyden.channel import ChannelPolicy
 from leyden.hooks import hookimpl
 from leyden.hooks.registry import Registry
-from leyden.node import HookDispatcher, Node, NodeConfig, Services
+from leyden.node import NO_RESERVE, AnchorReserve, HookDispatcher, Node, NodeConfig, Services
 from leyden.types import FeeRatePerKw, NodeId, Sat
 from leyden_inmemory import InMemoryKeyManager
 from leyden_regtest.chain import EmbeddedChain
@@ -36,6 +36,7 @@ class World:
         hooks: HookDispatcher | None = None,
         policy: ChannelPolicy = POLICY,
         adapt: Callable[[Services], Services] = lambda services: services,
+        reserve: AnchorReserve = NO_RESERVE,
     ) -> Node:
         """A node called ``name``: the same name is the same keys and the same database.
 
@@ -57,7 +58,7 @@ class World:
             destinations=keys,
             payment_approval=keys,
         )
-        config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy)
+        config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy, anchor_reserve=reserve)
         node = await Node.start(config, adapt(services), hooks)
         self.nodes.append(node)
         return node

@@ -128,10 +128,21 @@ def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
     def mine(blocks: int) -> None:
         subprocess.run([*CHAIN, "mine", "--socket", str(chain), str(blocks)], check=True, capture_output=True)
 
-    address = leyden("address", "--dir", alice).stdout.strip()
-    subprocess.run([*CHAIN, "faucet", "--socket", str(chain), address, "1000000"], check=True, capture_output=True)
+    def faucet(address: str, amount: int) -> None:
+        command = [*CHAIN, "faucet", "--socket", str(chain), address, str(amount)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    faucet(leyden("address", "--dir", alice).stdout.strip(), 1_000_000)
+    taproot = leyden("address", "--dir", bob, "--type", "p2tr").stdout.strip()
+    assert taproot.startswith("bcrt1p")
+    faucet(taproot, 15_000)
     mine(1)
     wait(lambda: answer("balance", "--dir", alice)["confirmed_sat"] == 1_000_000)
+    wait(lambda: answer("balance", "--dir", bob)["confirmed_sat"] == 15_000)
+    (coin,) = answer("coins", "--dir", bob)
+    assert (coin["address"], coin["value_sat"], coin["state"]) == (taproot, 15_000, "free")
+    assert coin["coin"] in leyden("coins", "--dir", bob).stdout
+    assert len(answer("descriptors", "--dir", bob)) == 5
     assert leyden("connect", "--dir", alice, ready[1]["address"]).returncode == 0
     assert len(answer("peers", "--dir", alice)) == 1
     opened = answer("open", "--dir", alice, ready[1]["node_id"], "500000", "--push-msat", "100000000")
@@ -150,7 +161,17 @@ def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
     assert "12,345" in leyden("payments", "--dir", alice).stdout
     assert leyden("payment", "--dir", alice, "00" * 32).returncode == 1
 
-    sent = answer("send", "--dir", alice, leyden("address", "--dir", bob).stdout.strip(), "20000")
+    needs = answer("balance", "--dir", bob)
+    assert (needs["anchor_reserve_sat"], needs["reserved_sat"]) == (10_000, 10_000)
+    (change,) = [coin["coin"] for coin in answer("coins", "--dir", alice)]
+    for wrong in ("00" * 32 + ":0", change + "0000000", "x:1"):
+        assert leyden("send", "--dir", alice, taproot, "20000", "--coin", wrong).returncode == 1
+    refused = leyden("send", "--dir", bob, taproot, "5000")
+    assert refused.returncode == 1
+    assert "10000 sat in reserve" in refused.stderr
+
+    to = leyden("address", "--dir", bob).stdout.strip()
+    sent = answer("send", "--dir", alice, to, "20000", "--coin", change, "--feerate", "1500")
     assert sent["txid"] in leyden("transactions", "--dir", alice).stdout
     log = leyden("events", "--dir", alice, "--after", "1").stdout
     assert "payment_sent" in log

@@ -9,6 +9,7 @@ from leyden.channel.effects import Delivery, Effect, Effects
 from leyden.channel.env import ChannelPolicy, Env, FeeRates, policy_mistake
 from leyden.channel.errors import ChannelError, ErrorCode
 from leyden.channel.events import AnyInput, Command, Event
+from leyden.channel.limits import has_anchors
 from leyden.channel.loading import load
 from leyden.channel.machine import step
 from leyden.channel.opening import OpenParams, check_open_channel, open_channel, receive_open_channel
@@ -59,6 +60,7 @@ __all__ = [
     "check_open_channel",
     "effects",
     "events",
+    "has_anchors",
     "load",
     "open_channel",
     "policy_mistake",

@@ -46,6 +46,7 @@ from leyden.hooks.types import (
     SourceInfo,
     UtxoAnswer,
     WalletBalance,
+    WalletCoin,
     Watch,
 )
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, KeysId, LeydenError, Msat, NodeId, OutPoint, Sat, Txid
@@ -237,6 +238,9 @@ class PaymentApproval(Protocol):
         ...
 
 
+NOTHING_KEPT = Sat(0)
+
+
 class Wallet(Protocol):
     """On-chain coins. Synchronous methods are called inside a turn; what they change is returned as rows and becomes
     durable with that turn's commit. ``load`` rebuilds from rows at start and after a failed commit.
@@ -267,10 +271,26 @@ class Wallet(Protocol):
         ...
 
     def fund(
-        self, claim_id: str, outputs: Sequence[TxOut], feerate: FeeRatePerKw, locktime: BlockHeight
+        self,
+        claim_id: str,
+        outputs: Sequence[TxOut],
+        feerate: FeeRatePerKw,
+        locktime: BlockHeight,
+        *,
+        coins: Sequence[OutPoint] = (),
+        keep: Sat = NOTHING_KEPT,
     ) -> tuple[FundedTransaction, RecordChanges]:
         """Choose confirmed coins (and our own unconfirmed change), lock them under ``claim_id`` and build the
-        transaction. Asking again with the same claim returns the same coins. ``InsufficientFunds`` otherwise."""
+        transaction. Asking again with the same claim returns the same coins. ``InsufficientFunds`` otherwise.
+
+        With ``coins`` exactly these are spent; ``CoinUnavailable`` if one of them cannot be. ``ReserveNeeded`` if less
+        than ``keep`` satoshi would be left: confirmed coins that no claim holds, and the change of this transaction if
+        it spends confirmed coins only (a wallet with one coin could not do anything otherwise).
+        """
+        ...
+
+    def coins(self) -> Sequence[WalletCoin]:
+        """Every unspent output that counts, in the order of outpoints."""
         ...
 
     def release(self, claim_id: str) -> RecordChanges: ...
@@ -300,3 +320,19 @@ class InsufficientFunds(LeydenError):
         self.needed = needed
         self.available = available
         super().__init__(f"not enough coins: {needed} sat needed with fees, {available} sat spendable")
+
+
+class ReserveNeeded(LeydenError):
+    """The coins are there, but anchor channels need them: without fees a commitment may confirm too late."""
+
+    def __init__(self, keep: Sat, left: Sat) -> None:
+        self.keep = keep
+        self.left = left
+        super().__init__(
+            f"{max(left, 0)} sat of confirmed coins would be left, and anchor channels need {keep} sat in reserve: "
+            "spend less, add coins, or wait until coins confirm"
+        )
+
+
+class CoinUnavailable(LeydenError):
+    """A coin that was asked for by name is not ours, is spent, or may not be spent now."""

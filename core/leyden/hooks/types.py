@@ -130,12 +130,37 @@ class FeeTarget(enum.Enum):
 
 
 class WalletBalance(Record, frozen=True, kw_only=True):
-    """In satoshi. ``confirmed`` excludes ``immature`` coinbases; ``locked`` is the part of both that a claim holds."""
+    """In satoshi. ``confirmed`` excludes ``immature`` coinbases; ``locked`` is the part of ``confirmed`` and
+    ``unconfirmed`` that a claim holds; ``free`` is the part of ``confirmed`` that none does."""
 
     confirmed: Sat
     unconfirmed: Sat
     immature: Sat
     locked: Sat
+    free: Sat
+
+
+class CoinState(enum.Enum):
+    """Whether the wallet would spend a coin now."""
+
+    FREE = "free"
+    LOCKED = "locked"
+    """A claim holds it."""
+    IMMATURE = "immature"
+    """A coinbase that needs more blocks."""
+    FOREIGN = "foreign"
+    """Unconfirmed, and somebody else can take it back."""
+
+
+class WalletCoin(Record, frozen=True, kw_only=True):
+    """An unspent output of ours. ``height`` 0: unconfirmed; ``claim``: who holds it."""
+
+    outpoint: OutPoint
+    value: Sat
+    script: bytes
+    height: BlockHeight
+    state: CoinState
+    claim: str = ""
 
 
 class FundedTransaction(Record, frozen=True, kw_only=True):

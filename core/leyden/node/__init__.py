@@ -6,8 +6,11 @@ from leyden.node.dispatcher import HookDispatcher
 from leyden.node.node import Node, NodeStopped, SpendRefused, UnknownChannel
 from leyden.node.payments import PaymentError
 from leyden.node.peers import ConnectFailed
+from leyden.node.reserve import NO_RESERVE, AnchorReserve
 
 __all__ = [
+    "NO_RESERVE",
+    "AnchorReserve",
     "ConnectFailed",
     "HookDispatcher",
     "MainnetRefused",

@@ -39,6 +39,7 @@ from leyden.node.opening import Opener
 from leyden.node.payments import PaymentManager
 from leyden.node.peer import Peer
 from leyden.node.peers import PeerManager
+from leyden.node.reserve import AnchorReserve, ReserveKeeper
 from leyden.node.rows import NODE_ID, SCHEMA, SCHEMA_VERSION, check_schema
 from leyden.node.txtracker import TxTracker
 from leyden.types import BlockHeight, LeydenError, NodeId, RecordError, clean_text
@@ -99,6 +100,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     network: Network
     listen: tuple[str, int] | None = None
     policy: ChannelPolicy = ChannelPolicy()
+    anchor_reserve: AnchorReserve = AnchorReserve()
     birth_height: BlockHeight = BlockHeight(0)
     connect: tuple[tuple[NodeId, str, int], ...] = ()
 
@@ -155,6 +157,7 @@ class NodeCore:
             local_features=LOCAL_FEATURES,
             publish=self.publish,
         )
+        self.reserve = ReserveKeeper(config.anchor_reserve, self.channels, services.wallet, services.onchain_signer)
         self.opener = Opener(
             host=host,
             caller=caller,
@@ -164,6 +167,7 @@ class NodeCore:
             onchain_signer=services.onchain_signer,
             wallet=services.wallet,
             fees=self.fees,
+            reserve=self.reserve,
             ask_accept=lambda request, answer: questions.accept_channel(request, answer),
         )
         self.payments = PaymentManager(

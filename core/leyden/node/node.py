@@ -11,23 +11,21 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from leyden.bitcoin import TxOut, decode_address, encode_address
+from leyden.bitcoin import decode_address, encode_address
 from leyden.channel import ChannelError, ChannelPolicy, policy_mistake
 from leyden.channel.events import ForceClose, Shutdown
 from leyden.crypto import sha256
 from leyden.hooks.errors import SettingsError
 from leyden.hooks.services import StoreError
 from leyden.hooks.settings import read_settings
-from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import (
-    BroadcastKind,
     Destination,
     DestinationPurpose,
-    FundedTransaction,
     LoggedEvent,
     Refusal,
     SpendRequest,
     WalletBalance,
+    WalletCoin,
 )
 from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice, parse_invoice
 from leyden.node import keyspace
@@ -36,8 +34,9 @@ from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.engine import StorageDegraded
-from leyden.node.opening import signed_transaction
+from leyden.node.opening import FundingWish
 from leyden.node.payments import PaymentError
+from leyden.node.spending import Spender
 from leyden.node.views import (
     ChannelView,
     InvoiceView,
@@ -51,13 +50,13 @@ from leyden.node.views import (
 from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
 from leyden.payments.records import decode_invoice_record, decode_payment_record
 from leyden.types import (
-    BlockHeight,
     ChannelId,
     CltvDelta,
     FeeRatePerKw,
     LeydenError,
     Msat,
     NodeId,
+    OutPoint,
     PaymentHash,
     PaymentSecret,
     Preimage,
@@ -107,6 +106,7 @@ class Node:
         self._stopped: asyncio.Future[None] | None = None
         self._awaited: dict[PaymentHash, list[asyncio.Future[PaymentRecord]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._spender = Spender(core, self._call, host.entropy)
         core.on_published = self._published.set
 
     @classmethod
@@ -258,11 +258,15 @@ class Node:
         push: Msat = NOTHING,
         announce: bool = False,
         feerate: FeeRatePerKw | None = None,
+        funding_feerate: FeeRatePerKw | None = None,
+        coins: Sequence[OutPoint] = (),
         zero_conf: bool = False,
     ) -> ChannelId:
         """Returns the channel id once the funding transaction is durable and handed to the broadcasters.
 
-        ``feerate`` is that of the commitments. ``zero_conf``: usable at once, which the peer must trust us for.
+        ``feerate`` is that of the commitments, ``funding_feerate`` that of the funding transaction; ``coins``: exactly
+        these fund it. The anchor reserve stays in the wallet (``AnchorReserve``). ``zero_conf``: usable at once, which
+        the peer must trust us for.
         """
         await self._approve("channel", Msat(funding * 1000), Msat(0), node_id.hex())
         peer = self.core.peers.get(node_id)
@@ -279,6 +283,7 @@ class Node:
                 lambda channel_id: _finish(done, channel_id, None),
                 lambda error: _finish(done, None, error),
                 zero_conf=zero_conf,
+                wish=FundingWish(feerate=funding_feerate, coins=tuple(coins)),
             ),
             done,
         )
@@ -483,35 +488,24 @@ class Node:
         """Public descriptors of the wallet's scripts, for another wallet to watch."""
         return await self.core.services.onchain_signer.descriptors()
 
-    async def send_coins(self, address: str, amount: Sat, *, feerate: FeeRatePerKw | None = None) -> Txid:
-        """Pay an address from the wallet. Returns the txid once the transaction is durable and broadcast."""
-        core = self.core
-        script = decode_address(address, core.config.network)
+    def anchor_reserve(self) -> tuple[Sat, Sat]:
+        """What anchor channels need in confirmed coins, and what is there for them, satoshi."""
+        return self.core.reserve.needed(), self.core.reserve.held
+
+    def coins(self) -> Sequence[WalletCoin]:
+        """Every coin of the wallet, and whether it would be spent now."""
+        return self.core.services.wallet.coins()
+
+    async def send_coins(
+        self, address: str, amount: Sat, *, feerate: FeeRatePerKw | None = None, coins: Sequence[OutPoint] = ()
+    ) -> Txid:
+        """Pay an address from the wallet. Returns the txid once the transaction is durable and broadcast.
+
+        ``coins``: exactly these are spent. The anchor reserve stays in the wallet (``ReserveNeeded``).
+        """
+        script = decode_address(address, self.core.config.network)
         await self._approve("onchain", Msat(amount * 1000), Msat(0), address)
-        claim = f"send:{self._host.entropy(16).hex()}"
-        rate = feerate or core.fees.rates.funding
-
-        def fund() -> FundedTransaction:
-            funded, changes = core.services.wallet.fund(
-                claim, [TxOut(value=amount, script=script)], rate, BlockHeight(core.chain.height)
-            )
-            core.engine.journal.merge(changes)
-            return funded
-
-        funded = await self._call(fund)
-        try:
-            request = SignPsbt(request_id=claim, psbt=funded.psbt, purpose=SpendPurpose.WITHDRAWAL)
-            tx = signed_transaction(funded, await core.services.onchain_signer.sign_psbt(request))
-        except LeydenError:
-            await self._call(lambda: core.engine.journal.merge(core.services.wallet.release(claim)))
-            raise
-
-        def commit() -> None:
-            core.engine.journal.merge(core.services.wallet.on_unconfirmed(tx))
-            core.tracker.track(tx, BroadcastKind.WALLET)
-
-        await self._call(commit)
-        return tx.txid
+        return (await self._spender.send(script, amount, feerate, coins)).txid
 
     # -- events --------------------------------------------------------------------------------------------------------
 

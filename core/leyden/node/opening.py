@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from leyden.bitcoin import Transaction, TxOut, finalize_psbt, parse_psbt, take_signatures
@@ -24,6 +25,7 @@ from leyden.node.fees import FeeCache
 from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal
 from leyden.node.peer import Peer
+from leyden.node.reserve import ReserveKeeper
 from leyden.types import (
     BlockHeight,
     ChannelId,
@@ -33,11 +35,13 @@ from leyden.types import (
     LeydenError,
     Msat,
     NodeId,
+    OutPoint,
     RuleViolation,
     Sat,
     clean_text,
 )
 from leyden.wire import OpenChannel
+from leyden.wire.features import Feature, Features
 
 log = structlog.get_logger("leyden.opening")
 
@@ -50,6 +54,13 @@ AskAccept = Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None
 
 class OpenRefused(LeydenError):
     """The channel was not opened; the text says by whom and why."""
+
+
+class FundingWish(msgspec.Struct, frozen=True, kw_only=True):
+    """How a funding transaction is to be made: by default with the estimated feerate and the wallet's choice."""
+
+    feerate: FeeRatePerKw | None = None
+    coins: tuple[OutPoint, ...] = ()
 
 
 class Opener:
@@ -66,6 +77,7 @@ class Opener:
         onchain_signer: OnchainSigner,
         wallet: Wallet,
         fees: FeeCache,
+        reserve: ReserveKeeper,
         ask_accept: AskAccept,
     ) -> None:
         self._host = host
@@ -76,7 +88,10 @@ class Opener:
         self._onchain_signer = onchain_signer
         self._wallet = wallet
         self._fees = fees
+        self._reserve = reserve
         self._ask_accept = ask_accept
+        self._wishes: dict[str, FundingWish] = {}
+        """How openings want to be funded, by claim: forgotten by a restart, as they are."""
         self._asking: set[tuple[NodeId, bytes]] = set()
         self._waiting: dict[ChannelId, tuple[Callable[[ChannelId], None], Callable[[BaseException], None]]] = {}
         channels.on_funding = self._on_funding
@@ -94,6 +109,7 @@ class Opener:
         failed: Callable[[BaseException], None],
         *,
         zero_conf: bool = False,
+        wish: FundingWish | None = None,
     ) -> None:
         """``done`` with the channel id once the funding transaction is out, ``failed`` with the reason otherwise."""
         if self._fees.stale:
@@ -103,6 +119,9 @@ class Opener:
         spendable = balance.confirmed + balance.unconfirmed - balance.locked
         if funding > spendable:
             failed(OpenRefused(f"not enough coins: {funding} sat asked, {spendable} sat spendable"))
+            return
+        if self._channels.policy.channel_types[:1] == ("anchors",) and (why := self._reserve.why_not_open(funding)):
+            failed(OpenRefused(why))
             return
         node_id = peer.node_id
         if node_id is None:
@@ -128,6 +147,8 @@ class Opener:
             except ChannelError as refused:
                 failed(refused)
                 return
+            if wish is not None:
+                self._wishes[params.claim_id] = wish
             actor = self._channels.add(channel, effects, node_id)
             self._waiting[actor.channel.config.temporary_channel_id] = (done, failed)
 
@@ -208,6 +229,10 @@ class Opener:
             check_open_channel(message, self._channels.env(node_id))
         except RuleViolation as violation:
             return str(violation)
+        anchors = Features.from_bytes(message.channel_type or b"").offers(Feature.OPTION_ANCHORS)
+        if anchors and (why := self._reserve.why_not_accept(len(self._asking))):
+            log.warning("channel_refused", peer=node_id.hex(), reason=why)
+            return "not enough coins in reserve for another channel with anchors"
         return None
 
     def _unfunded(self) -> dict[NodeId, int]:
@@ -237,13 +262,19 @@ class Opener:
     # -- coins -----------------------------------------------------------------------------------------------------
 
     def _on_funding(self, actor: ChannelActor, delivery: FundingNeeded | FundingAbandoned) -> None:
+        wish = self._wishes.pop(delivery.claim_id, None) or FundingWish()
         if isinstance(delivery, FundingAbandoned):
             self._journal.merge(self._wallet.release(delivery.claim_id))
             return
         output = TxOut(value=delivery.amount, script=delivery.script)
         try:
             funded, changes = self._wallet.fund(
-                delivery.claim_id, [output], self._fees.rates.funding, BlockHeight(self._channels.height)
+                delivery.claim_id,
+                [output],
+                wish.feerate or self._fees.rates.funding,
+                BlockHeight(self._channels.height),
+                coins=wish.coins,
+                keep=self._reserve.keep(),  # the new channel is counted already
             )
         except LeydenError as error:
             self._channels.apply(actor, FailChannel(text=f"funding failed: {error}"))

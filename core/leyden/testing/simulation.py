@@ -28,6 +28,7 @@ from leyden.hooks.types import (
 from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.host import run_inline
 from leyden.node.peer import Peer
+from leyden.node.reserve import NO_RESERVE
 from leyden.testing.guard_ledger import GuardLedger
 from leyden.testing.memory_store import CommitMoment, MemoryDisk, MemoryStore
 from leyden.testing.signer import GuardingSigner
@@ -199,7 +200,7 @@ class SimNode:
         self.leaks: list[str] = []
         self._held: list[Callable[[bool], None]] = []
         self._works: set[Coroutine[Any, Any, Any]] = set()
-        self.config = NodeConfig(network=Network.REGTEST, policy=policy)
+        self.config = NodeConfig(network=Network.REGTEST, policy=policy, anchor_reserve=NO_RESERVE)
         self._core: NodeCore | None = None
         self._pending = False
 

@@ -20,11 +20,12 @@ from leyden.bitcoin import (
     taproot_output_script,
 )
 from leyden.crypto import pubkey_create, sha256
-from leyden.hooks.services import InsufficientFunds, Wallet
+from leyden.hooks.services import CoinUnavailable, InsufficientFunds, ReserveNeeded, Wallet
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
     BlockTransaction,
+    CoinState,
     Destination,
     DestinationPurpose,
     FundedTransaction,
@@ -129,9 +130,17 @@ class Bench:
     def broadcast(self, tx: Transaction) -> None:
         self.keep(self.wallet.on_unconfirmed(tx))
 
-    def fund(self, claim: str, *outputs: tuple[int, bytes], feerate: FeeRatePerKw = FEERATE) -> FundedTransaction:
+    def fund(
+        self,
+        claim: str,
+        *outputs: tuple[int, bytes],
+        feerate: FeeRatePerKw = FEERATE,
+        coins: Sequence[OutPoint] = (),
+        keep: int = 0,
+    ) -> FundedTransaction:
         wanted = [TxOut(value=Sat(value), script=script) for value, script in outputs]
-        funded, changes = self.wallet.fund(claim, wanted, feerate, BlockHeight(self.height))
+        height = BlockHeight(self.height)
+        funded, changes = self.wallet.fund(claim, wanted, feerate, height, coins=coins, keep=Sat(keep))
         self.keep(changes)
         return funded
 
@@ -346,6 +355,60 @@ class WalletSuite:
         with pytest.raises(InsufficientFunds):
             bench.fund("claim", (50_000, stranger(1)))
         expect_equal(bench.fund("claim", (30_000, stranger(1))), first)
+
+    # -- coin control and reserve ----------------------------------------------------------------------------------
+
+    async def test_coins_say_what_can_be_done_with_them(self, bench: Bench) -> None:
+        bench.connect(payment(1, (50_000, bench.script()), (60_000, bench.script())), coinbase(1, (7, bench.script())))
+        close = payment(2, (30_000, bench.script(DestinationPurpose.SHUTDOWN)))
+        bench.broadcast(close)
+        bench.fund("claim", (55_000, stranger(1)))
+        found = {coin.value: (coin.state, coin.claim, coin.height) for coin in bench.wallet.coins()}
+        wanted = {
+            50_000: (CoinState.FREE, "", 1),
+            60_000: (CoinState.LOCKED, "claim", 1),
+            7: (CoinState.IMMATURE, "", 1),
+            30_000: (CoinState.FOREIGN, "", 0),
+        }
+        expect_equal(found, wanted)
+        expect_equal(bench.wallet.balance().free, 50_000)
+        expect_equal(sum(coin.value for coin in bench.wallet.coins()), bench.total() + 7)
+
+    async def test_exactly_the_coins_asked_for_are_spent(self, bench: Bench) -> None:
+        bench.connect(payment(1, *((50_000 + n, bench.script()) for n in range(4))))
+        chosen = [coin.outpoint for coin in bench.wallet.coins()][1:3]
+        funded = bench.fund("claim", (20_000, stranger(1)), coins=chosen)
+        check_funded(funded, [(20_000, stranger(1))], FEERATE)
+        expect_equal(_spent(funded), set(chosen))
+        expect_equal(bench.fund("claim", (20_000, stranger(1))), funded)
+        with pytest.raises(CoinUnavailable, match="claim"):
+            bench.fund("other", (20_000, stranger(1)), coins=chosen[:1])
+        with pytest.raises(CoinUnavailable):
+            bench.fund("other", (20_000, stranger(1)), coins=[OutPoint(Txid(bytes(32)), 0)])
+        left = [coin.outpoint for coin in bench.wallet.coins() if coin.state is CoinState.FREE]
+        with pytest.raises(InsufficientFunds):
+            bench.fund("other", (60_000, stranger(1)), coins=left[:1])
+        expect_equal(bench.wallet.claims(), ("claim",))
+
+    async def test_a_reserve_of_confirmed_coins_stays(self, bench: Bench) -> None:
+        bench.connect(payment(1, (50_000, bench.script()), (40_000, bench.script())))
+        rows = dict(bench.rows)
+        with pytest.raises(ReserveNeeded):
+            bench.fund("claim", (75_000, stranger(1)), keep=20_000)
+        expect_equal((dict(bench.rows), bench.wallet.claims()), (rows, ()))
+        check_funded(bench.fund("claim", (65_000, stranger(1)), keep=20_000), [(65_000, stranger(1))], FEERATE)
+
+    async def test_unconfirmed_change_is_no_reserve_for_the_next_transaction(self, bench: Bench) -> None:
+        """The change of the transaction at hand counts, or a wallet with one coin could not do anything."""
+        bench.connect(payment(1, (100_000, bench.script())))
+        first = bench.fund("first", (10_000, stranger(1)), keep=20_000)
+        bench.broadcast(first.tx)
+        with pytest.raises(ReserveNeeded):
+            bench.fund("second", (10_000, stranger(1)), keep=20_000)
+        bench.fund("second", (10_000, stranger(1)))
+        bench.keep(bench.wallet.release("second"))
+        bench.connect(first.tx)
+        bench.fund("second", (10_000, stranger(1)), keep=20_000)
 
     # -- reorganisation --------------------------------------------------------------------------------------------
 

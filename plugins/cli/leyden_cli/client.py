@@ -1,6 +1,7 @@
 """``Client``: the typed calls of a running node's socket, many in flight over one connection."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -130,6 +131,7 @@ class Client:
         push_msat: int = 0,
         announce: bool = False,
         feerate_per_kw: int | None = None,
+        coins: Sequence[str] = (),
     ) -> str:
         """The channel id, once the funding transaction is durable and broadcast."""
         params = p.OpenParams(
@@ -138,6 +140,7 @@ class Client:
             push_msat=push_msat,
             announce=announce,
             feerate_per_kw=feerate_per_kw,
+            coins=list(coins),
         )
         return (await self.call("open", params, p.OpenResult)).channel_id
 
@@ -183,9 +186,14 @@ class Client:
     async def balance(self) -> p.BalanceResult:
         return await self.call("balance", p.NoParams(), p.BalanceResult)
 
-    async def send(self, address: str, amount_sat: int, *, feerate_per_kw: int | None = None) -> str:
-        """The txid, once the transaction is durable and broadcast."""
-        params = p.SendParams(address=address, amount_sat=amount_sat, feerate_per_kw=feerate_per_kw)
+    async def coins(self) -> list[p.CoinView]:
+        return await self.call("coins", p.NoParams(), list[p.CoinView])
+
+    async def send(
+        self, address: str, amount_sat: int, *, feerate_per_kw: int | None = None, coins: Sequence[str] = ()
+    ) -> str:
+        """The txid, once the transaction is durable and broadcast. ``coins`` (``TXID:VOUT``): exactly these."""
+        params = p.SendParams(address=address, amount_sat=amount_sat, feerate_per_kw=feerate_per_kw, coins=list(coins))
         return (await self.call("send", params, p.SendResult)).txid
 
     async def transactions(self) -> list[p.TransactionView]:

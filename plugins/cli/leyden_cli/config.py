@@ -12,7 +12,7 @@ from leyden.hooks.discovery import installed_plugins
 from leyden.hooks.errors import SettingsError
 from leyden.hooks.registry import KEY_CAPABILITIES
 from leyden.hooks.settings import nearest, read_settings
-from leyden.node import NodeConfig
+from leyden.node import AnchorReserve, NodeConfig
 from leyden.types import BlockHeight
 
 from leyden_cli.addresses import parse_host_port, parse_peer
@@ -71,7 +71,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / SOCKET_NAME
 
 
-_OWN_TABLES = ("channel", "log")
+_OWN_TABLES = ("anchor_reserve", "channel", "log")
 _KEYS = tuple(field.encode_name for field in msgspec.structs.fields(Settings))
 
 
@@ -118,6 +118,9 @@ def _read(data: Table, path: Path) -> Config:
     policy = read_settings(_table(data, "channel"), ChannelPolicy, "channel")
     if mistake := policy_mistake(policy):
         raise ConfigError(f"[channel] {mistake}")
+    reserve = read_settings(_table(data, "anchor_reserve"), AnchorReserve, "anchor_reserve")
+    if reserve.per_channel < 0 or reserve.most < 0:
+        raise ConfigError("[anchor_reserve] per_channel and most must not be negative")
     log = read_settings(_table(data, "log"), LogSettings, "log")
     if log.level not in LOG_LEVELS:
         raise ConfigError(f"[log] level must be one of {', '.join(LOG_LEVELS)}, not {log.level!r}")
@@ -136,6 +139,7 @@ def _read(data: Table, path: Path) -> Config:
             network=network,
             listen=parse_host_port(settings.listen, "listen") if settings.listen else None,
             policy=policy,
+            anchor_reserve=reserve,
             birth_height=BlockHeight(settings.birth_height),
             connect=tuple(parse_peer(text) for text in settings.connect),
         ),

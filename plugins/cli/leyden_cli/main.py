@@ -36,6 +36,7 @@ _COMMANDS = (
     wallet.address,
     wallet.descriptors,
     wallet.balance,
+    wallet.coins,
     wallet.send,
     wallet.transactions,
     db.db,

@@ -37,6 +37,12 @@ _TAIL = """
 # trusted_zero_conf = ["02..."]   # node ids whose channels count before they are in a block
 # channel_types = ["anchors", "static_remotekey"]   # accepted; the first that the peer has is proposed
 
+# Confirmed coins that stay in the wallet, to close channels with anchors in time.
+# [anchor_reserve]
+# per_channel = 10000         # satoshi
+# most = 100000               # for all channels together
+# to_accept = true            # refuse channels of peers while the reserve is not there
+
 # [log]
 # level = "info"              # debug, info, warning, error
 # file = "leyden.log"         # relative to the data folder; without it stderr

@@ -102,6 +102,9 @@ class Ledger:
         """The next block may spend what ``maker`` made."""
         return not maker.coinbase or self.tip + 1 - maker.height >= COINBASE_MATURITY
 
+    def is_unconfirmed(self, coin: Coin) -> bool:
+        return not self.transactions[coin.outpoint.txid].height
+
     def is_ours_alone(self, coin: Coin) -> bool:
         """Only we can undo the unconfirmed transactions behind ``coin``, and there are few of them."""
         seen: set[Txid] = set()

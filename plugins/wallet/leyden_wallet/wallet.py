@@ -4,15 +4,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, dust_limit
 from leyden.crypto import sha256
-from leyden.hooks.services import Destinations, InsufficientFunds
+from leyden.hooks.services import (
+    NOTHING_KEPT,
+    CoinUnavailable,
+    Destinations,
+    InsufficientFunds,
+    ReserveNeeded,
+)
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
+    CoinState,
     Destination,
     DestinationPurpose,
     FundedTransaction,
     RecordChanges,
     WalletBalance,
+    WalletCoin,
 )
 from leyden.types import BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 
@@ -172,12 +180,20 @@ class OnchainWallet:
     # -- spending ----------------------------------------------------------------------------------------------------
 
     def fund(
-        self, claim_id: str, outputs: Sequence[TxOut], feerate: FeeRatePerKw, locktime: BlockHeight
+        self,
+        claim_id: str,
+        outputs: Sequence[TxOut],
+        feerate: FeeRatePerKw,
+        locktime: BlockHeight,
+        *,
+        coins: Sequence[OutPoint] = (),
+        keep: Sat = NOTHING_KEPT,
     ) -> tuple[FundedTransaction, RecordChanges]:
         """The same claim with the same outputs gives the very same transaction again, whatever the fee is by now;
         with other outputs it keeps its coins. The change, if any, stands at ``change_index``.
 
-        ``InsufficientFunds``; ``WalletError`` for outputs that no node would relay.
+        ``InsufficientFunds``; ``ReserveNeeded``; ``CoinUnavailable``; ``WalletError`` for outputs that no node would
+        relay.
         """
         for output in outputs:
             if output.value < dust_limit(output.script):
@@ -185,17 +201,28 @@ class OnchainWallet:
         claim = self._claims.get(claim_id)
         if claim is not None and claim.pays() == tuple(outputs):
             return self._funded(claim), RecordChanges()
-        changes = Changes(self._prefix)
-        change_script = self._destinations.peek(DestinationPurpose.CHANGE)
         payment = Payment(
             amount=Sat(sum(output.value for output in outputs)),
             output_scripts=tuple(output.script for output in outputs),
-            change_script=change_script,
+            change_script=self._destinations.peek(DestinationPurpose.CHANGE),
             feerate=feerate,
         )
-        selection = settle(claim.coins, payment) if claim is not None else self._choose(payment)
+        if claim is not None:
+            selection = settle(claim.coins, payment)
+        elif coins:
+            selection = settle(self._named(coins), payment)
+        else:
+            selection = self._choose(payment)
         if selection is None:
-            raise self._not_enough(payment, claim)
+            raise self._not_enough(payment, claim, coins)
+        self._check_left(selection, keep)
+        return self._claim(claim_id, outputs, selection, payment.change_script, locktime)
+
+    def _claim(
+        self, claim_id: str, outputs: Sequence[TxOut], selection: Selection, change_script: bytes, locktime: BlockHeight
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """Lock the coins; the transaction that pays ``outputs`` with them."""
+        changes = Changes(self._prefix)
         if selection.change:
             self._destinations.next(DestinationPurpose.CHANGE, changes)
         claim = _make_claim(claim_id, outputs, selection, change_script, locktime)
@@ -203,6 +230,34 @@ class OnchainWallet:
         self._locks.update({coin.outpoint: claim_id for coin in claim.coins})
         changes.put(CLAIM + claim_id.encode(), encode_row(claim))
         return self._funded(claim), changes.take()
+
+    def _named(self, outpoints: Sequence[OutPoint]) -> list[Coin]:
+        """The coins that a person chose; ``CoinUnavailable`` says what is wrong with one."""
+        states = {known.outpoint: known for known in self.coins()}
+        chosen = []
+        for outpoint in dict.fromkeys(outpoints):
+            known = states.get(outpoint)
+            name = f"coin {outpoint.txid[::-1].hex()}:{outpoint.vout}"
+            if known is None:
+                raise CoinUnavailable(f"{name} is not ours, or it is spent")
+            if known.state is not CoinState.FREE:
+                held = f" by {known.claim}" if known.claim else ""
+                raise CoinUnavailable(f"{name} cannot be spent now: it is {known.state.value}{held}")
+            chosen.append(Coin(outpoint=outpoint, value=known.value, script=known.script))
+        return chosen
+
+    def _check_left(self, selection: Selection, keep: Sat) -> None:
+        """``ReserveNeeded`` if spending this leaves less than ``keep`` (the contract says what counts)."""
+        if not keep:
+            return
+        confirmed, _ = self._spendable()
+        free = {coin.outpoint: coin.value for coin in confirmed}
+        from_unconfirmed = [coin for coin in selection.coins if self._ledger.is_unconfirmed(coin)]
+        for coin in selection.coins:
+            free.pop(coin.outpoint, None)
+        left = sum(free.values()) + (0 if from_unconfirmed else selection.change)
+        if left < keep:
+            raise ReserveNeeded(keep, Sat(left))
 
     def release(self, claim_id: str) -> RecordChanges:
         changes = Changes(self._prefix)
@@ -226,20 +281,25 @@ class OnchainWallet:
 
     def _spendable(self) -> tuple[list[Coin], list[Coin]]:
         """Unlocked coins that may be spent now: confirmed and mature; unconfirmed and ours alone."""
-        confirmed, unconfirmed = [], []
+        confirmed: list[Coin] = []
+        unconfirmed: list[Coin] = []
         for coin, maker in self._ledger.available():
-            if coin.outpoint in self._locks:
-                continue
-            if not maker.height:
-                if self._ledger.is_ours_alone(coin):
-                    unconfirmed.append(coin)
-            elif self._ledger.is_mature(maker):
-                confirmed.append(coin)
+            if self._state(coin, maker) is CoinState.FREE:
+                (confirmed if maker.height else unconfirmed).append(coin)
         return confirmed, unconfirmed
 
-    def _not_enough(self, payment: Payment, claim: Claim | None) -> InsufficientFunds:
+    def _state(self, coin: Coin, maker: KnownTransaction) -> CoinState:
+        if coin.outpoint in self._locks:
+            return CoinState.LOCKED
+        if not maker.height:
+            return CoinState.FREE if self._ledger.is_ours_alone(coin) else CoinState.FOREIGN
+        return CoinState.FREE if self._ledger.is_mature(maker) else CoinState.IMMATURE
+
+    def _not_enough(self, payment: Payment, claim: Claim | None, named: Sequence[OutPoint]) -> InsufficientFunds:
         if claim is not None:
             coins: Sequence[Coin] = claim.coins
+        elif named:
+            coins = self._named(named)
         else:
             confirmed, unconfirmed = self._spendable()
             coins = [*confirmed, *unconfirmed]
@@ -252,8 +312,22 @@ class OnchainWallet:
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
+    def coins(self) -> tuple[WalletCoin, ...]:
+        found = [
+            WalletCoin(
+                outpoint=coin.outpoint,
+                value=coin.value,
+                script=coin.script,
+                height=BlockHeight(maker.height),
+                state=self._state(coin, maker),
+                claim=self._locks.get(coin.outpoint, ""),
+            )
+            for coin, maker in self._ledger.available()
+        ]
+        return tuple(sorted(found, key=lambda coin: coin.outpoint))
+
     def balance(self) -> WalletBalance:
-        confirmed = unconfirmed = immature = locked = 0
+        confirmed = unconfirmed = immature = locked = free = 0
         for coin, maker in self._ledger.available():
             if maker.height and not self._ledger.is_mature(maker):
                 immature += coin.value
@@ -264,8 +338,14 @@ class OnchainWallet:
                 unconfirmed += coin.value
             if coin.outpoint in self._locks:
                 locked += coin.value
+            elif maker.height:
+                free += coin.value
         return WalletBalance(
-            confirmed=Sat(confirmed), unconfirmed=Sat(unconfirmed), immature=Sat(immature), locked=Sat(locked)
+            confirmed=Sat(confirmed),
+            unconfirmed=Sat(unconfirmed),
+            immature=Sat(immature),
+            locked=Sat(locked),
+            free=Sat(free),
         )
 
     def history(self) -> Mapping[Txid, Sat]:

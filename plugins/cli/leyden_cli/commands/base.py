@@ -34,6 +34,13 @@ def node_options(function: F) -> F:
     return folder_option(as_json(function))
 
 
+def coin_option(function: F) -> F:
+    """``--coin``, as often as wanted, given to the command as ``coins``."""
+    return click.option(
+        "--coin", "coins", multiple=True, metavar="TXID:VOUT", help="Spend exactly this coin; may be repeated."
+    )(function)
+
+
 def socket_path(folder: Path) -> Path:
     """Where the node of ``folder`` listens. Reads one key of the config: a client need not understand the rest."""
     try:

@@ -6,7 +6,7 @@ import click
 
 from leyden_cli.addresses import parse_node_id
 from leyden_cli.client import Client
-from leyden_cli.commands.base import ask, node_options
+from leyden_cli.commands.base import ask, coin_option, node_options
 from leyden_cli.errors import CliError
 from leyden_cli.show import print_json, print_table
 
@@ -19,6 +19,7 @@ _SHORT = 16
 @click.option("--push-msat", default=0, type=click.IntRange(min=0), help="Millisatoshi given to the peer at once.")
 @click.option("--announce", is_flag=True, help="Offer a public channel.")
 @click.option("--feerate", type=click.IntRange(min=1), help="Of the funding transaction, sat per 1000 weight.")
+@coin_option
 @node_options
 def open_channel(
     folder: Path,
@@ -28,13 +29,14 @@ def open_channel(
     push_msat: int,
     announce: bool,
     feerate: int | None,
+    coins: tuple[str, ...],
 ) -> None:
     """Open a channel of SAT satoshi with a connected peer."""
     peer = parse_node_id(node_id).hex()
     channel_id = ask(
         folder,
         lambda client: client.open_channel(
-            peer, funding_sat, push_msat=push_msat, announce=announce, feerate_per_kw=feerate
+            peer, funding_sat, push_msat=push_msat, announce=announce, feerate_per_kw=feerate, coins=coins
         ),
     )
     if as_json:

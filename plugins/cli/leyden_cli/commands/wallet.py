@@ -1,4 +1,4 @@
-"""``address``, ``descriptors``, ``balance``, ``send``, ``transactions``."""
+"""``address``, ``descriptors``, ``balance``, ``coins``, ``send``, ``transactions``."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 import click
 import msgspec
 
-from leyden_cli.commands.base import ask, node_options
+from leyden_cli.commands.base import ask, coin_option, node_options
 from leyden_cli.show import print_facts, print_json, print_table
 
 
@@ -45,13 +45,28 @@ def balance(folder: Path, as_json: bool) -> None:
 
 
 @click.command()
+@node_options
+def coins(folder: Path, as_json: bool) -> None:
+    """The wallet's coins, and whether it would spend them now."""
+    found = ask(folder, lambda client: client.coins())
+    if as_json:
+        print_json(found)
+        return
+    rows = [(coin.coin, coin.value_sat, coin.height or None, coin.state, coin.claim, coin.address) for coin in found]
+    print_table(("coin", "sat", "confirmed in", "state", "held by", "address"), rows, "no coins")
+
+
+@click.command()
 @click.argument("destination", metavar="ADDRESS")
 @click.argument("amount_sat", metavar="SAT", type=click.IntRange(min=1))
 @click.option("--feerate", type=click.IntRange(min=1), help="Sat per 1000 weight.")
+@coin_option
 @node_options
-def send(folder: Path, as_json: bool, destination: str, amount_sat: int, feerate: int | None) -> None:
+def send(
+    folder: Path, as_json: bool, destination: str, amount_sat: int, feerate: int | None, coins: tuple[str, ...]
+) -> None:
     """Pay SAT satoshi to ADDRESS on chain."""
-    txid = ask(folder, lambda client: client.send(destination, amount_sat, feerate_per_kw=feerate))
+    txid = ask(folder, lambda client: client.send(destination, amount_sat, feerate_per_kw=feerate, coins=coins))
     if as_json:
         print_json({"txid": txid})
     else:

@@ -1,16 +1,16 @@
 """The methods of the socket: each reads typed parameters, calls the node and answers with a record."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from leyden.bitcoin import decode_address
+from leyden.bitcoin import decode_address, encode_address
 from leyden.hooks.types import LoggedEvent
 from leyden.node import Node
 from leyden.node.dispatcher import HookDispatcher
 from leyden.node.views import ChannelView, InvoiceView, NodeInfo, PaymentView, PeerView
-from leyden.types import ChannelId, FeeRatePerKw, LeydenError, Msat, NodeId, PaymentHash, Sat
+from leyden.types import ChannelId, FeeRatePerKw, LeydenError, Msat, NodeId, OutPoint, PaymentHash, Sat, Txid
 
 from leyden_cli.rpc import protocol as p
 
@@ -63,6 +63,7 @@ class NodeMethods:
             "address": Method(p.AddressParams, self.address),
             "descriptors": Method(p.NoParams, self.descriptors),
             "balance": Method(p.NoParams, self.balance),
+            "coins": Method(p.NoParams, self.coins),
             "send": Method(p.SendParams, self.send),
             "transactions": Method(p.NoParams, self.transactions),
             "events": Method(p.EventsParams, self.events),
@@ -91,7 +92,8 @@ class NodeMethods:
             Sat(params.funding_sat),
             push=Msat(params.push_msat),
             announce=params.announce,
-            feerate=_feerate(params.feerate_per_kw),
+            funding_feerate=_feerate(params.feerate_per_kw),
+            coins=_coins(params.coins),
         )
         return p.OpenResult(channel_id=channel_id.hex())
 
@@ -134,17 +136,34 @@ class NodeMethods:
 
     async def balance(self, _params: p.NoParams) -> p.BalanceResult:
         coins = self._node.wallet_balance()
+        needed, held = self._node.anchor_reserve()
         return p.BalanceResult(
             confirmed_sat=coins.confirmed,
             unconfirmed_sat=coins.unconfirmed,
             immature_sat=coins.immature,
             locked_sat=coins.locked,
+            anchor_reserve_sat=needed,
+            reserved_sat=min(needed, held),
             channels_msat=sum(channel.local_msat for channel in self._node.channels() if channel.state != "closing"),
         )
 
+    async def coins(self, _params: p.NoParams) -> list[p.CoinView]:
+        network = self._node.core.config.network
+        return [
+            p.CoinView(
+                coin=f"{coin.outpoint.txid[::-1].hex()}:{coin.outpoint.vout}",
+                value_sat=coin.value,
+                address=encode_address(coin.script, network),
+                height=coin.height,
+                state=coin.state.value,
+                claim=coin.claim,
+            )
+            for coin in self._node.coins()
+        ]
+
     async def send(self, params: p.SendParams) -> p.SendResult:
-        feerate = _feerate(params.feerate_per_kw)
-        txid = await self._node.send_coins(params.address, Sat(params.amount_sat), feerate=feerate)
+        feerate, coins = _feerate(params.feerate_per_kw), _coins(params.coins)
+        txid = await self._node.send_coins(params.address, Sat(params.amount_sat), feerate=feerate, coins=coins)
         return p.SendResult(txid=txid[::-1].hex())
 
     async def transactions(self, _params: p.NoParams) -> list[p.TransactionView]:
@@ -208,6 +227,12 @@ def _hex(text: str, size: int, name: str) -> bytes:
 
 def _node_id(text: str) -> NodeId:
     return NodeId(_hex(text, 33, "node_id"))
+
+
+def _coins(texts: Sequence[str]) -> tuple[OutPoint, ...]:
+    """``TXID:VOUT``, the txid as people read it."""
+    parts = [text.split(":") for text in texts]
+    return tuple(OutPoint(Txid(_hex(txid, 32, "coins")[::-1]), int(vout)) for txid, vout in parts)
 
 
 def _feerate(value: int | None) -> FeeRatePerKw | None:

@@ -29,6 +29,8 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 FeeRate = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 """Satoshi per 1000 weight units."""
+Coin = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}:[0-9]{1,7}$")]
+"""``TXID:VOUT``."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,13 +91,15 @@ class NodeParams(Params, frozen=True, kw_only=True):
 
 
 class OpenParams(Params, frozen=True, kw_only=True):
-    """``feerate_per_kw`` of the funding transaction; by default what the fee estimator says."""
+    """``feerate_per_kw`` of the funding transaction; by default what the fee estimator says. ``coins``: exactly these
+    fund it."""
 
     node_id: str
     funding_sat: Positive
     push_msat: Whole = 0
     announce: bool = False
     feerate_per_kw: FeeRate | None = None
+    coins: list[Coin] = []
 
 
 class CloseParams(Params, frozen=True, kw_only=True):
@@ -134,9 +138,12 @@ class AddressParams(Params, frozen=True, kw_only=True):
 
 
 class SendParams(Params, frozen=True, kw_only=True):
+    """``coins``: exactly these are spent."""
+
     address: str
     amount_sat: Positive
     feerate_per_kw: FeeRate | None = None
+    coins: list[Coin] = []
 
 
 class EventsParams(Params, frozen=True, kw_only=True):
@@ -169,14 +176,28 @@ class SendResult(msgspec.Struct, frozen=True, kw_only=True):
 class BalanceResult(msgspec.Struct, frozen=True, kw_only=True):
     """The wallet's coins, and our share of the channels that no closing transaction pays out yet.
 
-    HTLCs in flight count as if they failed.
+    HTLCs in flight count as if they failed. ``anchor_reserve_sat`` is what channels with anchors need in confirmed
+    coins; ``reserved_sat`` is what of that is there.
     """
 
     confirmed_sat: int
     unconfirmed_sat: int
     immature_sat: int
     locked_sat: int
+    anchor_reserve_sat: int
+    reserved_sat: int
     channels_msat: int
+
+
+class CoinView(msgspec.Struct, frozen=True, kw_only=True):
+    """``state``: free, locked (``claim`` holds it), immature, or foreign (unconfirmed, others can take it back)."""
+
+    coin: str
+    value_sat: int
+    address: str
+    height: int
+    state: str
+    claim: str
 
 
 class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
