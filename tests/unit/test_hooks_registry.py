@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,6 @@ from leyden.hooks.registry import (
     load_plugins,
     protocol_members,
 )
-from leyden.hooks.resolve import choice_of, plugins_to_enable, resolve_services
 from leyden.hooks.settings import read_settings
 from leyden.testing.store import MemoryStore
 from leyden.types import LeydenError
@@ -205,16 +203,6 @@ def test_one_factory_for_all_key_capabilities_is_called_once(context: ServiceCon
     assert len(made) == len(services) == 1
 
 
-def test_choices() -> None:
-    choices: Mapping[str, str] = {"key_manager": "inmemory", "channel_signer": "hid", "store": "sqlite"}
-    assert choice_of("channel_signer", choices) == "hid"
-    assert choice_of("node_identity", choices) == "inmemory"
-    assert choice_of("store", choices) == "sqlite"
-    assert choice_of("wallet", choices) is None
-    enabled = plugins_to_enable(("metrics",), choices, ("inmemory", "sqlite", "electrum"))
-    assert enabled == ["metrics", "inmemory", "sqlite"]
-
-
 def test_initializer_gets_settings_and_words(context: ServiceContext) -> None:
     @hookimpl
     def leyden_register_services(registry: PluginServices) -> None:
@@ -235,7 +223,7 @@ def test_the_real_plugins_resolve(context: ServiceContext) -> None:
     assert len(words[-1].split()) == 24
     assert registry.make("store", "sqlite", {}, context)
     with pytest.raises(PluginError, match="chain_source"):
-        resolve_services(registry, {"key_manager": "inmemory"}, {}, context)
+        registry.make("chain_source", None, {}, context)
 
 
 def test_plugins_that_are_not_there() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from leyden.hooks.types import PeerInfo
 from leyden.node import peer as peer_module
 from leyden.node import peers as peers_module
@@ -175,19 +176,34 @@ def test_connecting_to_ourselves_is_refused(simulation: Simulation, node: SimNod
 # --- vetting ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_peer_hears_why(simulation: Simulation, node: SimNode) -> None:
+def test_why_a_peer_is_refused_is_in_the_log_only(simulation: Simulation, node: SimNode) -> None:
     seen: list[PeerInfo] = []
 
     def refuse(info: PeerInfo, answer: object) -> None:
         seen.append(info)
-        answer("not today")  # type: ignore[operator]
+        answer("owes us money")  # type: ignore[operator]
 
     node.core.peers._ask_peer = refuse
-    peer = ScriptedPeer(simulation, node).connect()
-    peer.expect_closed("not today")
+    with structlog.testing.capture_logs() as logged:
+        peer = ScriptedPeer(simulation, node).connect()
+    assert peer.expect_closed(peers_module.NOT_ACCEPTED) == peers_module.NOT_ACCEPTED
+    assert [entry["reason"] for entry in logged if entry["event"] == "peer_refused"] == ["owes us money"]
     assert seen[0].node_id == peer.node_id
     assert seen[0].inbound
     assert ready(node) == []
+
+
+def test_the_caller_of_connect_hears_of_a_refusal(simulation: Simulation, node: SimNode) -> None:
+    heard: list[BaseException | None] = []
+    pending = hold_vetting(node.core)
+    peer = ScriptedPeer(simulation, node)
+    node.core.engine.post(lambda: node.core.peers.connect(peer.node_id, "peer.example", 9735, heard.append))
+    peer.accept()
+    assert heard == []
+    node.core.engine.post(lambda: pending[0]("owes us money"))  # type: ignore[operator]
+    simulation.settle()
+    assert [str(error) for error in heard] == ["this node refused the peer; its log says why"]
+    peer.expect_closed(peers_module.NOT_ACCEPTED)
 
 
 def hold_vetting(core: NodeCore) -> list[object]:

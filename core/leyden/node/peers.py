@@ -26,6 +26,7 @@ HANDSHAKE_BURST = 100
 REPLACE_SECONDS = 3.0
 FIRST_RETRY = 0.5
 MAX_RETRY = 60.0
+NOT_ACCEPTED = "connection not accepted"
 
 AskPeer = Callable[[PeerInfo, Callable[[str | None], None]], None]
 Dial = Callable[[NodeId, str, int], None]
@@ -93,7 +94,11 @@ class PeerManager:
     # -- connecting ------------------------------------------------------------------------------------------------
 
     def connect(self, node_id: NodeId, host: str, port: int, done: Callable[[BaseException | None], None]) -> None:
-        """Dial unless connected; ``done(None)`` once the peer is accepted by both sides' rules."""
+        """Dial unless connected; ``done(None)`` once our side accepts the peer.
+
+        Handshake and ``init`` are done then and no plugin of ours objected. Whether the peer keeps us we cannot know: a
+        refusal of its own ends the connection later. ``done(ConnectFailed)`` if it comes to nothing before.
+        """
         self._addresses.set(node_id, PeerAddress(host=host, port=port))
         if self.get(node_id) is not None:
             done(None)
@@ -188,8 +193,9 @@ class PeerManager:
             if peer.state is not PeerState.VETTING:
                 return
             if refusal is not None:
-                peer.fail(refusal)
-                self._answer(node_id, ConnectFailed(f"peer refused: {refusal}"))
+                log.info("peer_refused", peer=repr(peer), reason=refusal)
+                self._answer(node_id, ConnectFailed("this node refused the peer; its log says why"))
+                peer.fail(NOT_ACCEPTED)  # why is our own affair
                 return
             self._retry.pop(node_id, None)
             peer.accept_ready()

@@ -93,6 +93,8 @@ def close(folder: Path, as_json: bool, channel_id: str, force: bool, address: st
 
 
 async def _full_id(client: Client, start: str) -> str:
+    if not start:  # an unset variable of a script names no channel, also when there is only one
+        raise CliError("the ID of a channel is empty")
     found = [channel.channel_id for channel in await client.channels() if channel.channel_id.startswith(start.lower())]
     if len(found) != 1:
         raise CliError(f"{len(found) or 'no'} channels begin with {start[:80]!r}")
