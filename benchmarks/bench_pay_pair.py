@@ -23,6 +23,8 @@ from tests.testbed.debian import Unavailable
 
 AMOUNT_MSAT = 1_000_000
 CHANNEL_SAT = 10_000_000
+OPEN_AT_ONCE = 4
+"""A node accepts no more channels without a confirmed funding from one peer."""
 
 
 class Process:
@@ -66,25 +68,31 @@ class Pair:
         self._chain = subprocess.Popen([*serve, "--socket", str(self._socket)], stdout=subprocess.PIPE, text=True)
         if self._chain.stdout is None or not self._chain.stdout.readline():
             raise SystemExit("pay_pair: the chain server did not start")
-        self.alice = Process(folder / "alice", self._socket, "01" * 32, delay_ms)
-        self.bob = Process(folder / "bob", self._socket, "02" * 32, delay_ms)
+        self._nodes: list[Process] = []
+        try:
+            for name, seed in (("alice", "01"), ("bob", "02")):
+                self._nodes.append(Process(folder / name, self._socket, seed * 32, delay_ms))
+            self.alice, self.bob = self._nodes
+            self._open(channels)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, channels: int) -> None:
         alice, bob = self.alice.ask("info"), self.bob.ask("info")
         for _ in range(channels):
             self._regtest("faucet", alice["deposit"], str(CHANNEL_SAT + 10_000))
         self._regtest("mine", "1")
         self._wait(lambda: self.alice.ask("balance") >= channels * CHANNEL_SAT)
         self.alice.ask("connect", bob["address"])
-        for number in range(1, channels + 1):
-            self.alice.ask("open", bob["address"].partition("@")[0], CHANNEL_SAT)
-            if number % 4 == 0:  # the fundee takes four at once whose funding it has not seen
-                self._mine_one()
-        self._regtest("mine", "6")
-        self._wait(lambda: self.alice.ask("usable") == channels == self.bob.ask("usable"))
-
-    def _mine_one(self) -> None:
-        height = self.bob.ask("info")["height"]
-        self._regtest("mine", "1")
-        self._wait(lambda: self.bob.ask("info")["height"] > height)
+        opened = 0
+        while opened < channels:
+            group = min(OPEN_AT_ONCE, channels - opened)
+            for _ in range(group):
+                self.alice.ask("open", bob["address"].partition("@")[0], CHANNEL_SAT)
+            opened += group
+            self._regtest("mine", "6")
+            self._wait(lambda wanted=opened: self.alice.ask("usable") == wanted == self.bob.ask("usable"))
 
     def _regtest(self, verb: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "leyden_regtest", verb, "--socket", str(self._socket), *arguments]
@@ -113,8 +121,8 @@ class Pair:
         }
 
     def close(self) -> None:
-        self.alice.close()
-        self.bob.close()
+        for node in self._nodes:
+            node.close()
         self._chain.terminate()
         self._chain.wait(20)
         if self._chain.stdout is not None:
@@ -194,8 +202,9 @@ def _measure(bench: Bench, label: str, pair: Pair, electrum: ElectrumPair | None
             target,
         )
         bench.note(
-            f"electrum, {theirs_in_flight} in flight: {figures['rate']:.1f} payments/s, p50 {figures['p50_ms']:.0f} ms, "
-            f"{figures['rss_mib']:.0f} MiB; ours is {1 / statistics.median(ratios):.0f} times as fast"
+            f"electrum, {theirs_in_flight} in flight: {figures['rate']:.1f} payments/s, "
+            f"p50 {figures['p50_ms']:.0f} ms, {figures['rss_mib']:.0f} MiB; "
+            f"we are {1 / statistics.median(ratios):.0f} times as fast"
         )
     elif theirs_in_flight:
         bench.skip(label, "electrum")

@@ -125,10 +125,14 @@ class Bench:
                 self.rows.append(Row(label, name, cpu, wall, None, None, None, ""))
                 continue
             ratios = sorted(a.cpu / b.cpu for a, b in zip(samples[OURS], samples[name], strict=True) if b.cpu > 0)
-            ratio, spread = statistics.median(ratios), (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4])
-            target = targets.get(name)
-            self.rows.append(Row(label, name, cpu, wall, ratio, spread, target, self._verdict(ratio, target)))
+            self.ratio(label, name, Sample(cpu / 1e6, wall / 1e6), ratios, targets.get(name))
         return {name: statistics.median(s.cpu for s in taken) * 1e6 for name, taken in samples.items()}
+
+    def ratio(self, label: str, peer: str, sample: Sample, ratios: list[float], target: float | None) -> None:
+        """A peer's line from sorted ratios, one of each round, of our time to its time."""
+        ratio, spread = statistics.median(ratios), (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4])
+        verdict = self._verdict(ratio, target)
+        self.rows.append(Row(label, peer, sample.cpu * 1e6, sample.wall * 1e6, ratio, spread, target, verdict))
 
     def limit(self, label: str, unit: str, value: float, at_most: float | None, *, exact: bool = False) -> None:
         """A figure without a peer. ``exact`` figures (bytes, counts) get no lenience in quick runs."""

@@ -19,6 +19,10 @@ from leyden_regtest.client import RegtestClient
 from leyden_sqlite.store import SqliteStore
 from leyden_wallet.wallet import OnchainWallet
 
+from benchmarks.sampling import Sampler
+
+SAMPLER = Sampler()
+
 
 class SlowStore:
     """A store on a disk whose sync takes ``delay`` seconds longer."""
@@ -90,6 +94,11 @@ async def answer(node: Node, command: str, arguments: list[Any]) -> Any:
         case "usage":
             usage = resource.getrusage(resource.RUSAGE_SELF)
             return {"cpu": usage.ru_utime + usage.ru_stime, "rss_mib": _rss_mib(), "commits": node.core.engine.commits}
+        case "sample":
+            SAMPLER.start()
+        case "samples":
+            SAMPLER.stop()
+            return {"parts": dict(SAMPLER.parts), "lines": dict(SAMPLER.lines.most_common(40))}
         case "close":
             await node.close_channel(ChannelId(bytes.fromhex(arguments[0])))
     return None

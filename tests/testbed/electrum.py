@@ -164,6 +164,12 @@ class Electrum:
         return answer["result"]
 
     @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("Electrum does not run")
+        return self._process.pid
+
+    @property
     def node_id(self) -> str:
         return str(self.rpc("nodeid")).partition("@")[0]
 
