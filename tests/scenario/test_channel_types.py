@@ -2,12 +2,16 @@
 
 import msgspec
 import pytest
+from leyden.bitcoin import Network
 from leyden.channel import ChannelError
+from leyden.channel.announce import channel_announcement
 from leyden.hooks.errors import SettingsError
 from leyden.node import Node
 from leyden.testing.crash import tell
 from leyden.testing.story import Plan, parse_plan
 from leyden.types import ChannelId, FeeRatePerKw, Msat, Sat
+from leyden.wire import ChannelAnnouncement
+from leyden.wire.gossip_signatures import check_channel_announcement
 
 from tests.scenario.conftest import POLICY, World, until, usable
 
@@ -126,3 +130,29 @@ async def test_a_close_is_replaced_by_one_with_a_higher_fee(world: World) -> Non
     assert bob.wallet_balance().confirmed == 400_000
     await world.mine(5)
     await until(lambda: not alice.channels() and not bob.channels())
+
+
+async def test_a_public_channel_is_signed_by_both(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 5_000_000)
+    await world.connect(alice, bob)
+    await alice.open_channel(bob.node_id, Sat(1_000_000), announce=True)
+
+    def announcements() -> list[ChannelAnnouncement | None]:
+        return [
+            channel_announcement(channel, node.node_id, Network.REGTEST.chain_hash)
+            for node in (alice, bob)
+            for channel in node.core.channels.channels()
+        ]
+
+    await world.mine(5)
+    await until(lambda: usable(alice) and usable(bob))
+    assert announcements() == [None, None]
+    await world.mine(1)
+    await until(lambda: None not in announcements())
+    near, far = announcements()
+    assert near == far is not None
+    check_channel_announcement(near)
+    await world.stop(bob)
+    bob = await world.start("bob")
+    assert announcements() == [near, near]

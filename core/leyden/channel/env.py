@@ -120,6 +120,8 @@ class Env(msgspec.Struct, frozen=True, kw_only=True):
     peer: NodeId
     shutdown_script: bytes
     sweep_script: bytes
+    node_id: NodeId = NodeId(b"")
+    """Ours."""
 
     @property
     def trusts_zero_conf(self) -> bool:

@@ -10,6 +10,7 @@ from leyden.channel.limits import LOCAL, REMOTE, with_computed_totals
 from leyden.channel.records import LIFECYCLES, SPENDS
 from leyden.channel.stages import is_unsigned
 from leyden.channel.state import (
+    Announcement,
     Channel,
     Config,
     Confirmation,
@@ -151,6 +152,8 @@ def _channel(id: ChannelId, stored: r.ConfigRow, row: r.DynamicRow, signed: r.Si
         ),
         next_order=dance.next_order,
         refused=tuple(row.refused.split("\n")) if row.refused else (),
+        local_announcement=_load_announcement(row.local_announcement),
+        remote_announcement=_load_announcement(row.remote_announcement),
         shutdown=ShutdownState(
             wanted=bool(flags & r.FLAG_SHUTDOWN_WANTED),
             sent=bool(flags & r.FLAG_SHUTDOWN_SENT),
@@ -164,6 +167,16 @@ def _channel(id: ChannelId, stored: r.ConfigRow, row: r.DynamicRow, signed: r.Si
         closing_tx=parse_transaction(row.closing_tx) if row.closing_tx else None,
         spend=_load_spend(row),
         failure=row.failure,
+    )
+
+
+def _load_announcement(stored: r.StoredAnnouncement | None) -> Announcement | None:
+    if stored is None:
+        return None
+    return Announcement(
+        short_channel_id=ShortChannelId(stored.short_channel_id),
+        node_signature=stored.node_signature,
+        bitcoin_signature=stored.bitcoin_signature,
     )
 
 

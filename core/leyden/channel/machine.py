@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from leyden.bitcoin import BitcoinError
-from leyden.channel import dance, fail, opening, ready, reestablish, shutdown, simple_close, sweep, updates
+from leyden.channel import announce, dance, fail, opening, ready, reestablish, shutdown, simple_close, sweep, updates
 from leyden.channel import events as ev
 from leyden.channel.deadlines import check_deadlines
 from leyden.channel.effects import Effects
@@ -20,6 +20,7 @@ from leyden.crypto import CryptoError
 from leyden.types import Reaction, RuleViolation, clean_text
 from leyden.wire import (
     AcceptChannel,
+    AnnouncementSignatures,
     ChannelReady,
     ChannelReestablish,
     ClosingComplete,
@@ -120,6 +121,7 @@ def _on_turn_ended(turn: Turn, _event: ev.TurnEnded) -> None:
 
 def _on_block_connected(turn: Turn, event: ev.BlockConnected) -> None:
     ready.ready_if_due(turn, event.height)
+    announce.announce_if_due(turn, event.height)
     ready.forget_if_unfunded(turn, event)
     check_deadlines(turn, event.height)
     if turn.channel.spend is not None:
@@ -161,6 +163,7 @@ _MESSAGE_HANDLERS: dict[type, _Handler] = {
     FundingCreated: opening.on_funding_created,
     FundingSigned: opening.on_funding_signed,
     ChannelReady: ready.on_channel_ready,
+    AnnouncementSignatures: announce.on_announcement_signatures,
     ShutdownMessage: shutdown.on_shutdown_message,
     ClosingSigned: shutdown.on_closing_signed,
     ClosingComplete: simple_close.on_closing_complete,

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from leyden.bitcoin import TxOut
+from leyden.channel.announce import announce_if_due
 from leyden.channel.events import BlockConnected, FundingConfirmed, FundingUnconfirmed
 from leyden.channel.state import OPERATING, Channel, Confirmation, Lifecycle
 from leyden.channel.turn import Turn
@@ -28,6 +29,8 @@ def on_funding_confirmed(turn: Turn, event: FundingConfirmed) -> None:
         _close_unfunded(turn, "funding output does not pay what was agreed")
         return
     where = Confirmation(height=event.height, tx_index=event.tx_index)
+    if where != funding.confirmation:
+        turn.set(local_announcement=None, remote_announcement=None, announcement_sent=False)
     turn.set(fundings=(replace(funding, confirmation=where), *channel.fundings[1:]))
     ready_if_due(turn, event.height)
 
@@ -88,6 +91,7 @@ def normal_if_ready(turn: Turn) -> None:
     if channel.lifecycle is Lifecycle.AWAIT_CONFIRMATION and channel.local_ready_sent and channel.remote_ready:
         turn.set(lifecycle=Lifecycle.NORMAL)
         turn.publish(ChannelReadyEvent(channel_id=channel.channel_id, node_id=channel.config.peer))
+        announce_if_due(turn)
 
 
 def addressed_by(channel: Channel, scid: ShortChannelId) -> bool:

@@ -14,6 +14,7 @@ from leyden.channel.limits import LOCAL, REMOTE
 from leyden.channel.state import (
     OPENING,
     TERMINAL,
+    Announcement,
     Channel,
     FeeUpdate,
     Lifecycle,
@@ -71,6 +72,8 @@ _dynamic_fields = attrgetter(
     "spend",
     "failure",
     "refused",
+    "local_announcement",
+    "remote_announcement",
 )
 
 
@@ -290,6 +293,18 @@ def _dynamic_row(channel: Channel) -> r.DynamicRow:
         sweep=_tx_bytes(spend.sweep) if spend is not None else b"",
         failure=channel.failure,
         refused="\n".join(channel.refused),
+        local_announcement=_stored_announcement(channel.local_announcement),
+        remote_announcement=_stored_announcement(channel.remote_announcement),
+    )
+
+
+def _stored_announcement(given: Announcement | None) -> r.StoredAnnouncement | None:
+    if given is None:
+        return None
+    return r.StoredAnnouncement(
+        short_channel_id=given.short_channel_id,
+        node_signature=given.node_signature,
+        bitcoin_signature=given.bitcoin_signature,
     )
 
 

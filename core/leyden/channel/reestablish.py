@@ -7,6 +7,7 @@ signed, then ``shutdown``.
 
 from msgspec.structs import replace
 
+from leyden.channel.announce import announce_if_due
 from leyden.channel.dance import OP_RELEASE, OP_SIGN, release_request, repeat_signature_request
 from leyden.channel.effects import HtlcFailed
 from leyden.channel.fail import fail_channel, lose_data
@@ -54,6 +55,8 @@ def on_peer_disconnected(turn: Turn) -> None:
         link=Link.DOWN,
         outbox=(),
         reestablish=None,
+        announcement_sent=False,
+        early_announcement=None,
         pending=tuple(request for request in turn.channel.pending if isinstance(request, _KEPT)),
     )
 
@@ -161,6 +164,7 @@ def _compare(turn: Turn, message: ChannelReestablish) -> None:
     _drop_late_proposals(turn)
     _propose_again(turn)
     after_reestablish(turn)
+    announce_if_due(turn)
 
 
 def _repeats_channel_ready(channel: Channel, expected: int) -> bool:

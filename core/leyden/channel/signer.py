@@ -4,7 +4,7 @@ Every open question stands in ``Channel.pending`` until it is answered. An answe
 more (it was answered, or the connection that needed it is gone) changes nothing.
 """
 
-from leyden.channel import dance, fail, opening, reestablish, shutdown, simple_close, sweep
+from leyden.channel import announce, dance, fail, opening, reestablish, shutdown, simple_close, sweep
 from leyden.channel.dance import repeat_validation
 from leyden.channel.effects import Sign, Watch
 from leyden.channel.events import SignerAnswered, SignerFailed
@@ -21,8 +21,10 @@ from leyden.hooks.signing import (
     ReleaseSecret,
     RevocationValidated,
     SecretReleased,
+    SignAnnouncement,
     Signature,
     SignCounterpartyCommitment,
+    SignGossip,
     SignHolderCommitment,
     SignMutualClose,
     SignSimpleClose,
@@ -42,6 +44,8 @@ _ANSWER_TYPES: dict[type, type] = {
     SignMutualClose: Signature,
     SignSimpleClose: CloseSignatures,
     SignSweep: Signature,
+    SignAnnouncement: Signature,
+    SignGossip: Signature,
     CheckFutureSecret: FutureSecret,
 }
 
@@ -87,6 +91,10 @@ def _dispatch(turn: Turn, request: AnySignerRequest, answer: object) -> None:
             shutdown.on_close_signature(turn, request, answer)
         case SignSimpleClose(), CloseSignatures():
             simple_close.on_signed(turn, request, answer)
+        case SignAnnouncement(), Signature():
+            announce.on_announcement_signed(turn, request, answer)
+        case SignGossip(), Signature():
+            announce.on_gossip_signed(turn, request, answer)
         case SignSweep(), Signature():
             sweep.on_sweep_signature(turn, request, answer)
         case _:

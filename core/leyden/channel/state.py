@@ -28,7 +28,7 @@ from leyden.types import (
     ShortChannelId,
     Side,
 )
-from leyden.wire import ChannelReestablish, Message, OpenChannel
+from leyden.wire import AnnouncementSignatures, ChannelReestablish, Message, OpenChannel
 from leyden.wire.features import Features
 
 
@@ -348,6 +348,14 @@ class Spend(msgspec.Struct, frozen=True, kw_only=True):
     sweep_height: BlockHeight = BlockHeight(0)
 
 
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """One side's consent to announce the channel under this id: its two signatures of ``channel_announcement``."""
+
+    short_channel_id: ShortChannelId
+    node_signature: bytes
+    bitcoin_signature: bytes
+
+
 class Channel(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """The state of one channel. Made by ``open_channel``, ``receive_open_channel`` or ``load``; moved by ``step``."""
 
@@ -372,6 +380,14 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     remote_ready: bool = False
     local_alias: ShortChannelId | None = None
     remote_alias: ShortChannelId | None = None
+
+    # announcing
+    local_announcement: Announcement | None = None
+    remote_announcement: Announcement | None = None
+    announcement_sent: bool = False
+    """On this connection."""
+    early_announcement: AnnouncementSignatures | None = None
+    """The peer's, which came before we may announce; of this connection."""
 
     # the update dance
     local_number: int = 0

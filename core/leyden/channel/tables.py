@@ -53,7 +53,7 @@ MESSAGES: dict[type, _Row] = {
     wire.ChannelReestablish: (_OPEN_OR_CLOSING | _GONE | {_L.FUNDER_VALIDATING}, _NONE),
     wire.ErrorMessage: (OPENING | _OPEN, _GONE | {_L.CLOSING}),
     wire.WarningMessage: (_NONE, ALL),
-    wire.AnnouncementSignatures: (_NONE, ALL),
+    wire.AnnouncementSignatures: (_OPEN, ALL - _OPEN),
 }
 
 EVENTS: dict[type, _Row] = {

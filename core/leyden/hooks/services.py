@@ -20,6 +20,7 @@ from leyden.hooks.signing import (
     ReleaseSecret,
     RevocationValidated,
     SecretReleased,
+    SignAnnouncement,
     Signature,
     SignCounterpartyCommitment,
     SignHolderCommitment,
@@ -50,6 +51,7 @@ from leyden.hooks.types import (
     Watch,
 )
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, KeysId, LeydenError, Msat, NodeId, OutPoint, Sat, Txid
+from leyden.wire import ChannelAnnouncement
 
 
 class StoreError(LeydenError):
@@ -165,6 +167,10 @@ class NodeIdentity(Protocol):
         """64-byte signature and recovery id of a BOLT 11 invoice given as its parts (data in 5-bit groups)."""
         ...
 
+    async def sign_gossip(self, message: ChannelAnnouncement) -> bytes:
+        """64-byte signature of a gossip message that names this node (BOLT 7)."""
+        ...
+
     async def host_secret(self, label: str) -> bytes:
         """32 bytes bound to ``label``, released to the host by design (payment secrets and the like)."""
         ...
@@ -197,6 +203,10 @@ class ChannelSigner(Protocol):
     async def sign_mutual_close(self, request: SignMutualClose) -> Signature: ...
 
     async def sign_simple_close(self, request: SignSimpleClose) -> CloseSignatures: ...
+
+    async def sign_announcement(self, request: SignAnnouncement) -> Signature:
+        """Only for an announcement that names the channel's own two funding keys."""
+        ...
 
     async def sign_sweep(self, request: SignSweep) -> Signature: ...
 

@@ -12,6 +12,7 @@ import msgspec
 from leyden.bitcoin import Transaction, TxOut
 from leyden.commitment import ChannelKeys, CloseShape, CommitmentParams, Htlc, SimpleClose
 from leyden.types import CltvDelta, FeeRatePerKw, KeysId, LeydenError, Msat, OutPoint, Preimage, Sat, Side
+from leyden.wire import ChannelAnnouncement
 
 
 class SignerRefused(LeydenError):
@@ -172,6 +173,19 @@ def simple_close_of(request: SignSimpleClose) -> SimpleClose:
     )
 
 
+class SignAnnouncement(SignerRequest, frozen=True, kw_only=True):
+    """Sign the ``channel_announcement`` with the funding key (BOLT 7); the answer is a ``Signature``."""
+
+    announcement: ChannelAnnouncement
+
+
+class SignGossip(SignerRequest, frozen=True, kw_only=True):
+    """The same with the node key: goes to ``NodeIdentity.sign_gossip``. ``bitcoin_signature`` is kept beside it."""
+
+    announcement: ChannelAnnouncement
+    bitcoin_signature: bytes
+
+
 class SweepKind(enum.Enum):
     DELAYED_TO_LOCAL = "delayed_to_local"
     """``to_local`` of our own commitment ``number`` after its delay."""
@@ -246,6 +260,8 @@ AnySignerRequest = (
     | SignHolderCommitment
     | SignMutualClose
     | SignSimpleClose
+    | SignAnnouncement
+    | SignGossip
     | SignSweep
     | CheckFutureSecret
 )

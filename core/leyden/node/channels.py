@@ -54,14 +54,17 @@ from leyden.channel.events import (
     TurnEnded,
 )
 from leyden.channel.opening import channel_id_of
-from leyden.hooks.services import ChannelSigner, Wallet
+from leyden.hooks.services import ChannelSigner, NodeIdentity, Wallet
 from leyden.hooks.signing import (
     AnySignerAnswer,
     AnySignerRequest,
     CheckFutureSecret,
     ReleaseSecret,
+    SignAnnouncement,
+    Signature,
     SignCounterpartyCommitment,
     SignerRefused,
+    SignGossip,
     SignHolderCommitment,
     SignMutualClose,
     SignSimpleClose,
@@ -92,6 +95,7 @@ _METHODS: dict[type, str] = {
     SignHolderCommitment: "sign_holder_commitment",
     SignMutualClose: "sign_mutual_close",
     SignSimpleClose: "sign_simple_close",
+    SignAnnouncement: "sign_announcement",
     SignSweep: "sign_sweep",
     CheckFutureSecret: "check_future_secret",
 }
@@ -130,6 +134,8 @@ class ChannelManager:
         after_commit: Callable[[Callable[[], None]], None],
         journal: Journal,
         signer: ChannelSigner,
+        identity: NodeIdentity,
+        node_id: NodeId,
         wallet: Wallet,
         fees: FeeCache,
         tracker: TxTracker,
@@ -147,6 +153,8 @@ class ChannelManager:
         self._journal = journal
         self._signer = signer
         self._inline = answers_inline(signer)
+        self._identity = identity
+        self._node_id = node_id
         self._wallet = wallet
         self._fees = fees
         self._tracker = tracker
@@ -324,6 +332,7 @@ class ChannelManager:
             peer=peer_id,
             shutdown_script=self._script(DestinationPurpose.SHUTDOWN),
             sweep_script=self._script(DestinationPurpose.SWEEP),
+            node_id=self._node_id,
         )
 
     def _script(self, purpose: DestinationPurpose) -> bytes:
@@ -412,8 +421,12 @@ class ChannelManager:
         if request.request_id in actor.pending_signatures:
             return
         actor.pending_signatures.add(request.request_id)
+        inline = answers_inline(self._identity) if isinstance(request, SignGossip) else self._inline
 
         def ask() -> None:
+            if isinstance(request, SignGossip):
+                self._caller.call(self._identity, self._sign_gossip(request), done, request.request_id)
+                return
             method = getattr(self._signer, _METHODS[type(request)])
             self._caller.call(self._signer, method(request), done, request.request_id)
 
@@ -427,15 +440,18 @@ class ChannelManager:
                 event = SignerFailed(
                     request_id=request.request_id, refused=isinstance(error, SignerRefused), text=str(error)
                 )
-            if self._inline:
+            if inline:
                 answers.append(event)
             elif self._actors.get(actor.channel.channel_id) is actor:
                 self.apply(actor, event)
 
-        if self._inline:
+        if inline:
             ask()
         else:
             self._after_commit(ask)
+
+    async def _sign_gossip(self, request: SignGossip) -> Signature:
+        return Signature(signature=await self._identity.sign_gossip(request.announcement))
 
     def _set_timer(self, actor: ChannelActor, name: str, seconds: int) -> None:
         running = actor.timers.pop(name, None)

@@ -149,6 +149,8 @@ class NodeCore:
             after_commit=engine.after_commit,
             journal=journal,
             signer=services.channel_signer,
+            identity=services.node_identity,
+            node_id=node_id,
             wallet=services.wallet,
             fees=self.fees,
             tracker=self.tracker,

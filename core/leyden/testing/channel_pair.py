@@ -28,15 +28,18 @@ from leyden.channel import (
 from leyden.channel import effects as fx
 from leyden.channel import events as ev
 from leyden.crypto import sha256
-from leyden.hooks.services import ChannelSigner
+from leyden.hooks.services import ChannelSigner, NodeIdentity
 from leyden.hooks.signing import (
     AnySignerAnswer,
     AnySignerRequest,
     CheckFutureSecret,
     NewChannelKeys,
     ReleaseSecret,
+    SignAnnouncement,
+    Signature,
     SignCounterpartyCommitment,
     SignerRefused,
+    SignGossip,
     SignHolderCommitment,
     SignMutualClose,
     SignSimpleClose,
@@ -67,6 +70,7 @@ _METHODS: dict[type, str] = {
     SignHolderCommitment: "sign_holder_commitment",
     SignMutualClose: "sign_mutual_close",
     SignSimpleClose: "sign_simple_close",
+    SignAnnouncement: "sign_announcement",
     SignSweep: "sign_sweep",
     CheckFutureSecret: "check_future_secret",
 }
@@ -97,6 +101,8 @@ class ChannelEnd:
         self.name = name
         self.signer = signer
         self.features = features
+        self.identity: NodeIdentity | None = None
+        """Signs gossip where a test of public channels gives one."""
         self.keys_id = KeysId(sha256(b"keys of " + name.encode()))
         self.channel_or_none: Channel | None = None
         self.sent: deque[bytes] = deque()
@@ -186,6 +192,10 @@ class ChannelEnd:
         return answered
 
     def _answer(self, request: AnySignerRequest) -> AnySignerAnswer:
+        if isinstance(request, SignGossip):
+            if self.identity is None:
+                raise SignerRefused("gossip", "no identity was given")
+            return Signature(signature=run_inline(self.identity.sign_gossip(request.announcement)))
         method = getattr(self.signer, _METHODS[type(request)])
         answer: AnySignerAnswer = run_inline(method(request))
         return answer

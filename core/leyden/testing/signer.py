@@ -24,6 +24,7 @@ from leyden.hooks.signing import (
     ReleaseSecret,
     RevocationValidated,
     SecretReleased,
+    SignAnnouncement,
     Signature,
     SignCounterpartyCommitment,
     SignerUnavailable,
@@ -212,6 +213,11 @@ class GuardingSigner:
         )
         self._keep(request, replace(record, closing=True))
         return await self.inner.sign_simple_close(request)
+
+    async def sign_announcement(self, request: SignAnnouncement) -> Signature:
+        self._check_enabled("sign_announcement")
+        self._record(request.setup)
+        return await self.inner.sign_announcement(request)
 
     async def sign_sweep(self, request: SignSweep) -> Signature:
         self._check_enabled("sign_sweep")

@@ -34,6 +34,7 @@ from leyden.hooks.signing import (
     ReleaseSecret,
     RevocationValidated,
     SecretReleased,
+    SignAnnouncement,
     Signature,
     SignCounterpartyCommitment,
     SignerRefused,
@@ -48,6 +49,7 @@ from leyden.hooks.signing import (
     simple_close_of,
 )
 from leyden.types import KeysId, Msat, Sat, Side
+from leyden.wire.gossip_signatures import channel_announcement_digest
 
 from leyden_inmemory.derivation import ChannelSecrets, KeyTree
 
@@ -188,6 +190,15 @@ class InMemoryChannelKeys:
             raise SignerRefused("close_value", str(error)) from None
         digests = [closing_sighash(tx, script, setup.funding_satoshis) for tx in txs]
         return CloseSignatures(signatures=tuple(ecdsa_sign(channel.secrets.funding, digest) for digest in digests))
+
+    async def sign_announcement(self, request: SignAnnouncement) -> Signature:
+        """Sign with the funding key; ``SignerRefused`` unless both keys of the channel are named."""
+        setup, message = request.setup, request.announcement
+        channel = self._open(setup)
+        named = {message.bitcoin_key_1, message.bitcoin_key_2}
+        if named != {setup.local_keys.funding_pubkey, setup.remote_keys.funding_pubkey}:
+            raise SignerRefused("gossip", "the announcement does not name the keys of this channel")
+        return Signature(signature=ecdsa_sign(channel.secrets.funding, channel_announcement_digest(message)))
 
     async def sign_sweep(self, request: SignSweep) -> Signature:
         """Sign an input that spends ``to_local`` (after its delay) or ``to_remote``: the script spent is rebuilt."""

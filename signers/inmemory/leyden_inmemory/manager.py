@@ -32,6 +32,8 @@ from leyden.crypto import (
 from leyden.hooks.signing import SignerRefused, SignPsbt
 from leyden.hooks.types import Destination, DestinationPurpose
 from leyden.types import LeydenError, Msat, NodeId
+from leyden.wire import ChannelAnnouncement
+from leyden.wire.gossip_signatures import channel_announcement_digest
 
 from leyden_inmemory.bip32 import format_path
 from leyden_inmemory.channel import InMemoryChannelKeys
@@ -66,6 +68,7 @@ class InMemoryKeyManager:
         self.sign_holder_commitment = self.channel_signer.sign_holder_commitment
         self.sign_mutual_close = self.channel_signer.sign_mutual_close
         self.sign_simple_close = self.channel_signer.sign_simple_close
+        self.sign_announcement = self.channel_signer.sign_announcement
         self.sign_sweep = self.channel_signer.sign_sweep
         self.check_future_secret = self.channel_signer.check_future_secret
 
@@ -98,6 +101,12 @@ class InMemoryKeyManager:
         return ecdsa_sign_recoverable(
             self._tree.node_secret, sha256(hrp.encode("ascii") + from_base32(bytes(data), pad=True))
         )
+
+    async def sign_gossip(self, message: ChannelAnnouncement) -> bytes:
+        """Sign a ``channel_announcement`` with the node key; ``SignerRefused`` unless it names this node."""
+        if self._node_id not in (message.node_id_1, message.node_id_2):
+            raise SignerRefused("gossip", "the announcement does not name this node")
+        return ecdsa_sign(self._tree.node_secret, channel_announcement_digest(message))
 
     async def host_secret(self, label: str) -> bytes:
         return self._tree.host_secret(label)

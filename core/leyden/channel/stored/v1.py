@@ -134,6 +134,15 @@ class StoredSpend(Struct, frozen=True, kw_only=True):
     tx: Annotated[bytes, rest]
 
 
+@wire_struct
+class StoredAnnouncement(Struct, frozen=True, kw_only=True):
+    """One side's two signatures of the ``channel_announcement`` under this short channel id."""
+
+    short_channel_id: Annotated[int, u64]
+    node_signature: Annotated[bytes, signature]
+    bitcoin_signature: Annotated[bytes, signature]
+
+
 @tlv_struct
 class DynamicRow(Struct, frozen=True, kw_only=True):
     dance: Annotated[StoredDance, tlv(2, nested(StoredDance))]
@@ -154,6 +163,8 @@ class DynamicRow(Struct, frozen=True, kw_only=True):
     sweep: Annotated[bytes, tlv(32, rest)] = b""
     failure: Annotated[str, tlv(33, utf8)] = ""
     refused: Annotated[str, tlv(35, utf8)] = ""
+    local_announcement: Annotated[StoredAnnouncement | None, tlv(37, nested(StoredAnnouncement))] = None
+    remote_announcement: Annotated[StoredAnnouncement | None, tlv(39, nested(StoredAnnouncement))] = None
 
 
 @tlv_struct
