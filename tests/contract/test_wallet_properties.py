@@ -4,11 +4,11 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leyden.bitcoin import Transaction
+from leyden.bitcoin import Transaction, parse_psbt, signed_weight
 from leyden.crypto import sha256
-from leyden.hooks.services import InsufficientFunds
+from leyden.hooks.services import CannotBump, InsufficientFunds, ReserveNeeded
 from leyden.hooks.types import DestinationPurpose
-from leyden.testing.wallet import Bench, check_funded, coinbase, payment, stranger, transaction
+from leyden.testing.wallet import Bench, check_funded, check_psbt, coinbase, payment, stranger, transaction
 from leyden.types import FeeRatePerKw, OutPoint, Sat, Txid
 from leyden_wallet import OnchainWallet
 from leyden_wallet.rows import Coin
@@ -83,6 +83,60 @@ def test_no_coin_is_chosen_twice_while_locked(worth: list[int], amounts: list[in
         locked |= taken
         asyncio.run(bench.load())
     assert bench.wallet.balance().confirmed == sum(worth)
+
+
+@given(
+    st.lists(values, min_size=1, max_size=8),
+    st.lists(st.integers(400, 60_000), min_size=1, max_size=3),
+    feerates,
+    st.integers(1, 40_000),
+    st.booleans(),
+    st.integers(0, 50_000),
+)
+@settings(deadline=None, max_examples=150)
+def test_bumping_keeps_every_promise(
+    worth: list[int], amounts: list[int], feerate: FeeRatePerKw, wanted: int, cpfp: bool, keep: int
+) -> None:
+    """Who was paid is paid, the fee is enough for mempools and for what was asked, and the reserve is not touched."""
+    bench = loaded()
+    purposes = (DestinationPurpose.RECEIVE, DestinationPurpose.RECEIVE_TAPROOT)
+    bench.connect(*(payment(n, (value, bench.script(purposes[n % 2]))) for n, value in enumerate(worth)))
+    outputs = [(amount, stranger(number)) for number, amount in enumerate(amounts)]
+    try:
+        old = bench.fund("old", *outputs, feerate=feerate)
+    except InsufficientFunds:
+        return
+    bench.broadcast(old.tx)
+    rows, free = dict(bench.rows), bench.wallet.balance().free
+    try:
+        new = bench.bump("new", old.tx.txid, wanted, cpfp=cpfp, keep=keep)
+    except (CannotBump, InsufficientFunds, ReserveNeeded):
+        assert bench.rows == rows
+        return
+    psbt, before = parse_psbt(new.psbt), parse_psbt(old.psbt)
+    check_psbt(psbt, (0 if cpfp else len(outputs), new.change_index))
+    assert sum(o.value for o in psbt.spent_outputs()) == sum(o.value for o in new.tx.outputs) + new.fee
+    weight, old_weight = signed_weight(psbt), signed_weight(before)
+    spent, old_spent = ({tx_input.prevout for tx_input in tx.inputs} for tx in (new.tx, old.tx))
+    if cpfp:
+        assert {o for o in spent if o.txid == old.tx.txid}
+        assert 1000 * (new.fee + old.fee) >= wanted * (weight + old_weight)
+        extra = {o for o in spent if o.txid != old.tx.txid}
+    else:
+        assert [(o.value, o.script) for i, o in enumerate(new.tx.outputs) if i != new.change_index] == outputs
+        assert old_spent <= spent
+        assert 1000 * new.fee >= wanted * weight
+        assert 1000 * (new.fee - old.fee) >= 250 * weight
+        extra = spent - old_spent
+    if extra:
+        change = 0 if cpfp or new.change_index is None else new.tx.outputs[new.change_index].value
+        assert bench.wallet.balance().free + change >= keep
+    else:
+        assert bench.wallet.balance().free == free
+    bench.broadcast(new.tx)
+    bench.connect(*((old.tx, new.tx) if cpfp else (new.tx,)))
+    fees = new.fee + old.fee if cpfp else new.fee
+    assert bench.wallet.balance().confirmed == sum(worth) - sum(amounts) - fees
 
 
 # -- reorganisation ----------------------------------------------------------------------------------------------------

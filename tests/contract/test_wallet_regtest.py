@@ -18,6 +18,7 @@ from leyden.testing.wallet import PREFIX, Bench, check_funded, stranger
 from leyden.types import BlockHeight, FeeRatePerKw, Sat
 from leyden_inmemory.manager import InMemoryKeyManager
 from leyden_regtest.chain import EmbeddedChain
+from leyden_regtest.errors import TransactionRefused
 from leyden_regtest.inprocess import InProcessChain
 from leyden_wallet import OnchainWallet
 
@@ -169,3 +170,67 @@ async def test_a_seed_and_the_chain_are_enough(chain: EmbeddedChain) -> None:
     await restored.start()
     assert restored.total() == bench.total()
     assert restored.wallet.history() == bench.wallet.history()
+
+
+async def test_a_replacement_is_mined_instead(chain: EmbeddedChain) -> None:
+    """Accepted by a mempool that knows the replacement rules, and it is the one in the block."""
+    bench = RealBench(chain)
+    await bench.start()
+    await bench.receive(100_000, 60_000)
+    first, old = await bench.send("first", 80_000)
+    second = bench.bump("second", old.txid, 2_000)
+    new = await bench.signed(second)
+    bench.broadcast(new)
+    chain.submit([new])
+    assert chain.find_transaction(old.txid) is None
+    assert 1000 * second.fee >= 2_000 * new.weight
+    third = bench.bump("third", new.txid, 2_010)  # hardly more: as much as the mempool asks for
+    newest = await bench.signed(third)
+    bench.broadcast(newest)
+    chain.submit([newest])
+    await bench.mine()
+    found = chain.find_transaction(newest.txid)
+    assert found is not None
+    assert found[1] is not None
+    assert chain.find_transaction(new.txid) is None
+    assert bench.wallet.balance().confirmed == 80_000 - third.fee
+    assert first.fee < second.fee < third.fee
+
+
+async def test_a_child_brings_its_parent_in(chain: EmbeddedChain) -> None:
+    """The parent pays less than the mempool takes; with the child it is a package that it takes."""
+    bench = RealBench(chain)
+    await bench.start()
+    await bench.receive(100_000)
+    funded = bench.fund("parent", (30_000, stranger(1)), feerate=FeeRatePerKw(10))
+    parent = await bench.signed(funded)
+    bench.broadcast(parent)
+    with pytest.raises(TransactionRefused):
+        chain.submit([parent])
+    paying = bench.bump("child", parent.txid, 1_500, cpfp=True)
+    child = await bench.signed(paying)
+    bench.broadcast(child)
+    with pytest.raises(TransactionRefused):
+        chain.submit([child])
+    chain.submit([parent, child])
+    assert 1000 * (funded.fee + paying.fee) >= 1_500 * (parent.weight + child.weight)
+    await bench.mine()
+    assert bench.wallet.balance().confirmed == 70_000 - funded.fee - paying.fee
+
+
+async def test_taproot_change_of_fees(chain: EmbeddedChain) -> None:
+    """Taproot coins are replaced and sped up like the others."""
+    bench = RealBench(chain)
+    await bench.start()
+    chain.faucet(bench.script(DestinationPurpose.RECEIVE_TAPROOT), Sat(100_000))
+    await bench.mine()
+    _, old = await bench.send("first", 30_000)
+    new = await bench.signed(bench.bump("second", old.txid, 1_000))
+    bench.broadcast(new)
+    chain.submit([new])
+    child = await bench.signed(bench.bump("third", new.txid, 5_000, cpfp=True))
+    bench.broadcast(child)
+    chain.submit([child])
+    await bench.mine()
+    assert bench.wallet.balance().unconfirmed == 0
+    assert chain.find_transaction(child.txid) is not None

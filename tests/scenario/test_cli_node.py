@@ -173,6 +173,10 @@ def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
     to = leyden("address", "--dir", bob).stdout.strip()
     sent = answer("send", "--dir", alice, to, "20000", "--coin", change, "--feerate", "1500")
     assert sent["txid"] in leyden("transactions", "--dir", alice).stdout
+    bumped = answer("bump", "--dir", alice, sent["txid"], "--feerate", "4000")
+    assert bumped["method"] == "rbf"
+    assert bumped["txid"] in leyden("transactions", "--dir", alice).stdout
+    assert leyden("bump", "--dir", alice, "00" * 32, "--feerate", "4000").returncode == 1
     log = leyden("events", "--dir", alice, "--after", "1").stdout
     assert "payment_sent" in log
     assert not log.startswith("1 ")

@@ -1,4 +1,4 @@
-"""The wallet inside a node: taproot coins, chosen coins, the reserve of anchor channels."""
+"""The wallet inside a node: taproot coins, chosen coins, the reserve of anchor channels, raised fees."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from leyden.bitcoin import Network, decode_address, is_p2tr, p2wpkh
 from leyden.channel import ChannelPolicy
-from leyden.hooks.services import CoinUnavailable, ReserveNeeded
+from leyden.hooks.services import CannotBump, CoinUnavailable, ReserveNeeded
 from leyden.hooks.types import CoinState
-from leyden.node import AnchorReserve, Node, Services
+from leyden.node import AnchorReserve, BumpMethod, Node, Services
 from leyden.node.opening import OpenRefused
-from leyden.types import FeeRatePerKw, LeydenError, NodeId, OutPoint, Sat, Txid
+from leyden.types import ChannelId, FeeRatePerKw, LeydenError, NodeId, OutPoint, Sat, Txid
 
 from tests.scenario.conftest import World, until
 
@@ -189,3 +189,96 @@ async def test_a_signer_that_lies_costs_nothing(world: World) -> None:
 
 def test_the_stranger() -> None:
     assert decode_address(STRANGER, Network.REGTEST) == p2wpkh(bytes(20))
+
+
+# -- more fee --------------------------------------------------------------------------------------------------------
+
+
+def txid_of(text: object) -> Txid:
+    return Txid(bytes.fromhex(str(text))[::-1])
+
+
+async def test_a_payment_is_replaced_and_the_replacement_confirms(world: World) -> None:
+    alice = await world.start("alice")
+    await receive(world, alice, 100_000)
+    old = await alice.send_coins(STRANGER, Sat(40_000), feerate=FeeRatePerKw(300))
+    await until(lambda: mempool(world, old) is not None)
+    with pytest.raises(CannotBump, match="already"):
+        await alice.bump(old, FeeRatePerKw(250))
+    bumped = await alice.bump(old, FeeRatePerKw(5_000))
+    assert bumped.method is BumpMethod.RBF
+    await until(lambda: mempool(world, bumped.txid) is not None)
+    assert mempool(world, old) is None
+    await world.mine(1)
+    await until(lambda: alice.wallet_balance().unconfirmed == 0)
+    fee, weight = 60_000 - alice.wallet_balance().confirmed, mempool(world, bumped.txid).weight
+    assert 5_000 * weight <= 1000 * fee <= 5_000 * (weight + 2)  # a signature may be shorter than it was priced
+    assert {entry["txid"]: entry["confirmed_height"] for entry in alice.transactions()} == {
+        old[::-1].hex(): 0,
+        bumped.txid[::-1].hex(): world.chain.height,
+    }
+    with pytest.raises(CannotBump, match="waits for a block"):
+        await alice.bump(bumped.txid, FeeRatePerKw(9_000))
+    await world.mine(6)
+    await until(lambda: alice.transactions() == [])
+
+
+async def test_a_restart_does_not_hinder_a_replacement(world: World) -> None:
+    alice = await world.start("alice")
+    await receive(world, alice, 100_000)
+    old = await alice.send_coins(STRANGER, Sat(40_000), feerate=FeeRatePerKw(300))
+    await world.stop(alice)
+    alice = await world.start("alice")
+    bumped = await alice.bump(old, FeeRatePerKw(2_000))
+    await until(lambda: mempool(world, bumped.txid) is not None)
+    await world.mine(1)
+    assert mempool(world, old) is None
+
+
+async def test_a_funding_transaction_is_paid_for_by_its_change(world: World) -> None:
+    """Its feerate is too low for any mempool; replacing it would lose the channel, and the refusal says so."""
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await receive(world, alice, 1_000_000)
+    await world.connect(alice, bob)
+    await alice.open_channel(NodeId(bob.node_id), Sat(400_000), funding_feerate=FeeRatePerKw(20))
+    (entry,) = alice.transactions()
+    funding = txid_of(entry["txid"])
+    await until(lambda: "relay fee" in str(alice.transactions()[0]["refused"]))
+    with pytest.raises(CannotBump, match=r"cannot be replaced \(rbf\).*signed for its id.*\(cpfp\)"):
+        await alice.bump(funding, FeeRatePerKw(3_000), BumpMethod.RBF)
+    bumped = await alice.bump(funding, FeeRatePerKw(3_000))
+    assert bumped.method is BumpMethod.CPFP
+    await until(lambda: mempool(world, bumped.txid) is not None)
+    parent, child = mempool(world, funding), mempool(world, bumped.txid)
+    fee = 1_000_000 - 400_000 - sum(output.value for output in child.outputs)
+    assert 3_000 * (parent.weight + child.weight) <= 1000 * fee <= 3_030 * (parent.weight + child.weight)
+    again = await alice.bump(bumped.txid, FeeRatePerKw(8_000))
+    assert again.method is BumpMethod.RBF
+    await until(lambda: mempool(world, again.txid) is not None)
+    await world.mine(4)
+    await until(lambda: alice.channels()[0].usable and bob.channels()[0].usable)
+    assert mempool(world, bumped.txid) is None
+
+
+async def test_a_funding_transaction_without_change_cannot_be_bumped(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await receive(world, alice, 400_700)
+    await world.connect(alice, bob)
+    await alice.open_channel(NodeId(bob.node_id), Sat(400_000), funding_feerate=FeeRatePerKw(1_000))
+    (entry,) = alice.transactions()
+    with pytest.raises(CannotBump, match=r"signed for its id.*no change"):
+        await alice.bump(txid_of(entry["txid"]), FeeRatePerKw(3_000))
+
+
+async def test_what_the_peer_signed_too_is_not_the_wallets_to_bump(world: World) -> None:
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await receive(world, alice, 1_000_000)
+    channel_id = await world.channel(alice, bob, 400_000)
+    await world.mine(6)
+    await alice.close_channel(ChannelId(channel_id))
+    await until(lambda: any(entry["kind"] == "mutual_close" for entry in alice.transactions()))
+    (close,) = [entry["txid"] for entry in alice.transactions() if entry["kind"] == "mutual_close"]
+    with pytest.raises(CannotBump, match="signed with the peer"):
+        await alice.bump(txid_of(close), FeeRatePerKw(3_000))
+    with pytest.raises(CannotBump, match="not a transaction of this node"):
+        await alice.bump(Txid(bytes(32)), FeeRatePerKw(3_000))

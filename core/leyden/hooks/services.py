@@ -299,6 +299,21 @@ class Wallet(Protocol):
         """
         ...
 
+    def replace(
+        self, claim_id: str, txid: Txid, feerate: FeeRatePerKw, locktime: BlockHeight, *, keep: Sat = NOTHING_KEPT
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """The payments of an unconfirmed transaction of ours again, with more fee (BIP 125). ``CannotBump`` says why
+        not: it is not ours alone, something builds on it, or it pays that feerate already. ``ReserveNeeded`` only if
+        it had to take further coins."""
+        ...
+
+    def accelerate(
+        self, claim_id: str, txid: Txid, feerate: FeeRatePerKw, locktime: BlockHeight, *, keep: Sat = NOTHING_KEPT
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """A transaction that spends the change of ``txid`` and pays for both (child pays for parent); errors as of
+        ``replace``."""
+        ...
+
     def coins(self) -> Sequence[WalletCoin]:
         """Every unspent output that counts, in the order of outpoints."""
         ...
@@ -346,3 +361,7 @@ class ReserveNeeded(LeydenError):
 
 class CoinUnavailable(LeydenError):
     """A coin that was asked for by name is not ours, is spent, or may not be spent now."""
+
+
+class CannotBump(LeydenError):
+    """This transaction cannot get more fee, or not in this way; the text says why."""

@@ -7,10 +7,13 @@ from leyden.node.node import Node, NodeStopped, SpendRefused, UnknownChannel
 from leyden.node.payments import PaymentError
 from leyden.node.peers import ConnectFailed
 from leyden.node.reserve import NO_RESERVE, AnchorReserve
+from leyden.node.spending import Bumped, BumpMethod
 
 __all__ = [
     "NO_RESERVE",
     "AnchorReserve",
+    "BumpMethod",
+    "Bumped",
     "ConnectFailed",
     "HookDispatcher",
     "MainnetRefused",

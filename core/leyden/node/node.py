@@ -36,7 +36,7 @@ from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.engine import StorageDegraded
 from leyden.node.opening import FundingWish
 from leyden.node.payments import PaymentError
-from leyden.node.spending import Spender
+from leyden.node.spending import Bumped, BumpMethod, Spender
 from leyden.node.views import (
     ChannelView,
     InvoiceView,
@@ -506,6 +506,10 @@ class Node:
         script = decode_address(address, self.core.config.network)
         await self._approve("onchain", Msat(amount * 1000), Msat(0), address)
         return (await self._spender.send(script, amount, feerate, coins)).txid
+
+    async def bump(self, txid: Txid, feerate: FeeRatePerKw, method: BumpMethod | None = None) -> Bumped:
+        """More fee for an unconfirmed transaction of ours, to ``feerate`` (see ``Spender.bump``; ``CannotBump``)."""
+        return await self._spender.bump(txid, feerate, method)
 
     # -- events --------------------------------------------------------------------------------------------------------
 

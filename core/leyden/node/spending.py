@@ -1,9 +1,13 @@
 """Spending from the wallet outside openings: built in one turn, signed, durable and tracked in another."""
 
+import enum
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from leyden.bitcoin import Transaction, TxOut
+from leyden.hooks.services import CannotBump
 from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import BroadcastKind, FundedTransaction, RecordChanges
 from leyden.node.core import NodeCore
@@ -17,6 +21,26 @@ class Call(Protocol):
     """Run work in a turn; its value once that turn is durable."""
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+_SIGNED_FOR = (
+    "a funding transaction cannot be replaced (rbf): the commitments of its channel are signed for its id, "
+    "and the channel would be lost with it"
+)
+
+
+class BumpMethod(enum.Enum):
+    """Replace by fee, or a child that pays for its parent."""
+
+    RBF = "rbf"
+    CPFP = "cpfp"
+
+
+class Bumped(msgspec.Struct, frozen=True, kw_only=True):
+    """The new transaction, and what it does for the old one."""
+
+    txid: Txid
+    method: BumpMethod
 
 
 class Spender:
@@ -40,6 +64,39 @@ class Spender:
             return core.services.wallet.fund(claim, [output], rate, height, coins=coins, keep=core.reserve.keep())
 
         return await self._spend(claim, fund, SpendPurpose.WITHDRAWAL)
+
+    async def bump(self, txid: Txid, feerate: FeeRatePerKw, method: BumpMethod | None) -> Bumped:
+        """More fee for an unconfirmed transaction. ``CannotBump`` says why not, and what else to do.
+
+        ``method`` None: a payment of the wallet is replaced, a funding transaction is sped up by spending its change.
+        """
+        core, claim = self._core, f"bump:{self._entropy(16).hex()}"
+        used = self._bump_method(txid, method)
+
+        def build() -> tuple[FundedTransaction, RecordChanges]:
+            wallet = core.services.wallet
+            work = wallet.replace if used is BumpMethod.RBF else wallet.accelerate
+            return work(claim, txid, feerate, BlockHeight(core.chain.height), keep=core.reserve.keep())
+
+        try:
+            tx = await self._spend(claim, build, SpendPurpose.FEE_BUMP)
+        except CannotBump as error:
+            if core.tracker.kind(txid) is BroadcastKind.FUNDING:
+                raise CannotBump(f"{_SIGNED_FOR}; {error}") from None
+            raise
+        return Bumped(txid=tx.txid, method=used)
+
+    def _bump_method(self, txid: Txid, method: BumpMethod | None) -> BumpMethod:
+        kind = self._core.tracker.kind(txid)
+        if kind is None:
+            raise CannotBump(f"{txid_text(txid)} is not a transaction of this node that waits for a block")
+        if kind is BroadcastKind.FUNDING:
+            if method is BumpMethod.RBF:
+                raise CannotBump(f"{_SIGNED_FOR}: bump it by its change instead (cpfp)")
+            return BumpMethod.CPFP
+        if kind is not BroadcastKind.WALLET:
+            raise CannotBump(f"{txid_text(txid)} ({kind.value}) was signed with the peer: the wallet cannot bump it")
+        return method or BumpMethod.RBF
 
     async def _spend(
         self, claim: str, build: Callable[[], tuple[FundedTransaction, RecordChanges]], purpose: SpendPurpose

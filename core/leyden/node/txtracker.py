@@ -146,11 +146,27 @@ class TxTracker:
             if record is None or record.decided_height:
                 continue
             tx = parse_transaction(record.raw)
+            package = (*self._parents(tx), tx)
             for broadcaster in self._broadcasters:
-                self._send(broadcaster, tx, BROADCAST_KINDS[record.kind])
+                self._send(broadcaster, package, BROADCAST_KINDS[record.kind])
 
-    def _send(self, broadcaster: Broadcaster, tx: Transaction, kind: BroadcastKind) -> None:
-        txid = tx.txid
+    def _parents(self, tx: Transaction) -> tuple[Transaction, ...]:
+        """Tracked transactions that it builds on and that no block has: it may pay for them.
+
+        None if they build on each other, for nodes take no such package.
+        """
+        records = {txin.prevout.txid: self._transactions.get(txin.prevout.txid) for txin in tx.inputs}
+        parents = [parse_transaction(r.raw) for r in records.values() if r is not None and not r.decided_height]
+        nested = any(txin.prevout.txid in records for parent in parents for txin in parent.inputs)
+        return () if nested else tuple(parents)
+
+    def kind(self, txid: Txid) -> BroadcastKind | None:
+        """Why a transaction is tracked; ``None`` if it is not, or if a block has it or what excludes it."""
+        record = self._transactions.get(txid)
+        return None if record is None or record.decided_height else BROADCAST_KINDS[record.kind]
+
+    def _send(self, broadcaster: Broadcaster, package: Sequence[Transaction], kind: BroadcastKind) -> None:
+        txid = package[-1].txid
 
         def done(result: BroadcastResult | None, error: BaseException | None) -> None:
             reason = str(error) if result is None else result.reason
@@ -160,4 +176,4 @@ class TxTracker:
                 self.refusals[txid] = reason
                 log.warning("broadcast_refused", txid=txid[::-1].hex(), kind=kind.value, reason=reason)
 
-        self._caller.call(broadcaster, broadcaster.broadcast([tx], kind), done, f"broadcast {kind.value}")
+        self._caller.call(broadcaster, broadcaster.broadcast(package, kind), done, f"broadcast {kind.value}")

@@ -20,7 +20,7 @@ from leyden.bitcoin import (
     taproot_output_script,
 )
 from leyden.crypto import pubkey_create, sha256
-from leyden.hooks.services import CoinUnavailable, InsufficientFunds, ReserveNeeded, Wallet
+from leyden.hooks.services import CannotBump, CoinUnavailable, InsufficientFunds, ReserveNeeded, Wallet
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
@@ -144,6 +144,12 @@ class Bench:
         self.keep(changes)
         return funded
 
+    def bump(self, claim: str, txid: Txid, feerate: int, *, cpfp: bool = False, keep: int = 0) -> FundedTransaction:
+        work = self.wallet.accelerate if cpfp else self.wallet.replace
+        funded, changes = work(claim, txid, FeeRatePerKw(feerate), BlockHeight(self.height), keep=Sat(keep))
+        self.keep(changes)
+        return funded
+
     def total(self) -> int:
         balance = self.wallet.balance()
         return balance.confirmed + balance.unconfirmed
@@ -161,6 +167,12 @@ def expect_equal(got: object, wanted: object) -> None:
 
 def _spent(funded: FundedTransaction) -> set[OutPoint]:
     return {tx_input.prevout for tx_input in funded.tx.inputs}
+
+
+def _change(funded: FundedTransaction) -> TxOut:
+    if funded.change_index is None:
+        raise AssertionError("the transaction has no change")
+    return funded.tx.outputs[funded.change_index]
 
 
 def check_funded(funded: FundedTransaction, outputs: Sequence[tuple[int, bytes]], feerate: FeeRatePerKw) -> None:
@@ -409,6 +421,106 @@ class WalletSuite:
         bench.keep(bench.wallet.release("second"))
         bench.connect(first.tx)
         bench.fund("second", (10_000, stranger(1)), keep=20_000)
+
+    # -- more fee ----------------------------------------------------------------------------------------------------
+
+    async def test_a_replacement_pays_the_same_with_more_fee(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script()), (40_000, bench.script())))
+        first = bench.fund("first", (30_000, stranger(1)), (5_000, stranger(2)))
+        bench.broadcast(first.tx)
+        second = bench.bump("second", first.tx.txid, 4_000)
+        check_funded(second, [(30_000, stranger(1)), (5_000, stranger(2))], FeeRatePerKw(4_000))
+        expect_equal(_spent(second), _spent(first))
+        expect_equal(_change(second).script, _change(first).script)
+        bench.broadcast(second.tx)
+        expect_equal(bench.total(), 105_000 - second.fee)
+        expect(first.tx.txid not in bench.wallet.history(), "the replaced transaction counts still")
+        bench.connect(second.tx)
+        expect_equal(bench.wallet.balance().confirmed, 105_000 - second.fee)
+
+    async def test_a_replacement_pays_for_its_relay(self, bench: Bench) -> None:
+        """However little more is asked for: the old fee, and the least feerate for itself (BIP 125, rule 4)."""
+        bench.connect(payment(1, (100_000, bench.script())))
+        first = bench.fund("first", (30_000, stranger(1)))
+        bench.broadcast(first.tx)
+        weight = signed_weight(parse_psbt(first.psbt))
+        with pytest.raises(CannotBump, match="already"):
+            bench.bump("second", first.tx.txid, 1_000)
+        second = bench.bump("second", first.tx.txid, 1_005)
+        expect(second.fee >= first.fee + weight * 250 // 1000, f"{second.fee} sat replace {first.fee} sat")
+
+    async def test_a_replacement_takes_further_coins_if_it_must(self, bench: Bench) -> None:
+        bench.connect(payment(1, (50_000, bench.script()), (20_000, bench.script())))
+        coins = [coin.outpoint for coin in bench.wallet.coins() if coin.value == 50_000]
+        first = bench.fund("first", (49_500, stranger(1)), feerate=FeeRatePerKw(500), coins=coins)
+        bench.broadcast(first.tx)
+        expect_equal(first.change_index, None)
+        with pytest.raises(ReserveNeeded):
+            bench.bump("second", first.tx.txid, 3_000, keep=19_500)
+        second = bench.bump("second", first.tx.txid, 3_000, keep=10_000)
+        check_funded(second, [(49_500, stranger(1))], FeeRatePerKw(3_000))
+        expect_equal(len(second.tx.inputs), 2)
+        bench.keep(bench.wallet.release("second"))
+        with pytest.raises(InsufficientFunds):
+            bench.bump("second", first.tx.txid, 60_000)
+
+    async def test_what_something_builds_on_is_not_replaced(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        first = bench.fund("first", (30_000, stranger(1)))
+        bench.broadcast(first.tx)
+        second = bench.fund("second", (20_000, stranger(2)))
+        with pytest.raises(CannotBump, match="second"):
+            bench.bump("third", first.tx.txid, 3_000)
+        bench.broadcast(second.tx)
+        with pytest.raises(CannotBump, match=second.tx.txid[::-1].hex()):
+            bench.bump("third", first.tx.txid, 3_000)
+        bench.bump("third", second.tx.txid, 3_000)
+        with pytest.raises(InsufficientFunds):  # nobody builds on what is about to be replaced
+            bench.fund("fourth", (1_000, stranger(3)))
+
+    async def test_a_child_pays_for_its_parent(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        parent = bench.fund("parent", (30_000, stranger(1)), feerate=FeeRatePerKw(253))
+        bench.broadcast(parent.tx)
+        child = bench.bump("child", parent.tx.txid, 2_000, cpfp=True, keep=10_000_000)
+        expect_equal([o.txid for o in _spent(child)], [parent.tx.txid])
+        weight = signed_weight(parse_psbt(parent.psbt)) + signed_weight(parse_psbt(child.psbt))
+        fee = parent.fee + child.fee
+        expect(2 * weight <= fee <= 2 * weight + 30, f"{fee} sat for a weight of {weight}")
+        bench.broadcast(child.tx)
+        expect_equal(bench.total(), 70_000 - fee)
+        with pytest.raises(CannotBump, match="no change"):
+            bench.bump("again", parent.tx.txid, 4_000, cpfp=True)
+        grandchild = bench.bump("grandchild", child.tx.txid, 4_000, cpfp=True)
+        total = 4 * (weight + signed_weight(parse_psbt(grandchild.psbt)))
+        expect(total <= fee + grandchild.fee <= total + 40, "the grandchild does not pay for all three")
+
+    async def test_a_child_takes_further_coins_if_it_must(self, bench: Bench) -> None:
+        bench.connect(payment(1, (50_000, bench.script()), (25_000, bench.script())))
+        coins = [coin.outpoint for coin in bench.wallet.coins() if coin.value == 50_000]
+        parent = bench.fund("parent", (49_000, stranger(1)), feerate=FeeRatePerKw(253), coins=coins)
+        expect(parent.change_index is not None, "no change")
+        bench.broadcast(parent.tx)
+        with pytest.raises(ReserveNeeded):
+            bench.bump("child", parent.tx.txid, 5_000, cpfp=True, keep=10_000)
+        child = bench.bump("child", parent.tx.txid, 5_000, cpfp=True)
+        expect_equal(len(child.tx.inputs), 2)
+        bench.keep(bench.wallet.release("child"))
+        with pytest.raises(InsufficientFunds):
+            bench.bump("child", parent.tx.txid, 50_000, cpfp=True)
+
+    async def test_what_cannot_be_bumped(self, bench: Bench) -> None:
+        """Confirmed, unknown, not broadcast, and what others have a say in."""
+        incoming = payment(1, (100_000, bench.script()))
+        bench.connect(incoming)
+        funded = bench.fund("claim", (30_000, stranger(1)))
+        close = payment(2, (30_000, bench.script(DestinationPurpose.SHUTDOWN)))
+        bench.broadcast(close)
+        for txid in (incoming.txid, funded.tx.txid, close.txid, Txid(bytes(32))):
+            for cpfp in (False, True):
+                with pytest.raises(CannotBump):
+                    bench.bump("bump", txid, 5_000, cpfp=cpfp)
+        expect_equal(bench.wallet.claims(), ("claim",))
 
     # -- reorganisation --------------------------------------------------------------------------------------------
 

@@ -196,6 +196,13 @@ class Client:
         params = p.SendParams(address=address, amount_sat=amount_sat, feerate_per_kw=feerate_per_kw, coins=list(coins))
         return (await self.call("send", params, p.SendResult)).txid
 
+    async def bump(
+        self, txid: str, feerate_per_kw: int, *, method: Literal["rbf", "cpfp"] | None = None
+    ) -> p.BumpResult:
+        """More fee for an unconfirmed transaction of the node."""
+        params = p.BumpParams(txid=txid, feerate_per_kw=feerate_per_kw, method=method)
+        return await self.call("bump", params, p.BumpResult)
+
     async def transactions(self) -> list[p.TransactionView]:
         return await self.call("transactions", p.NoParams(), list[p.TransactionView])
 

@@ -38,6 +38,7 @@ _COMMANDS = (
     wallet.balance,
     wallet.coins,
     wallet.send,
+    wallet.bump,
     wallet.transactions,
     db.db,
 )

@@ -102,6 +102,33 @@ class Ledger:
         """The next block may spend what ``maker`` made."""
         return not maker.coinbase or self.tip + 1 - maker.height >= COINBASE_MATURITY
 
+    def coins_of(self, outpoints: Iterable[OutPoint]) -> list[Coin]:
+        """Coins of ours, spent or not."""
+        return [self._coins[outpoint] for outpoint in outpoints]
+
+    def stands(self, txid: Txid) -> bool:
+        """Ours, unconfirmed, and nothing excludes it."""
+        return txid in self._stand()
+
+    def child_of(self, txid: Txid) -> Txid | None:
+        """A standing transaction that spends an output of ``txid``, if there is one."""
+        for coin in self.transactions[txid].coins:
+            for spender in self._spenders.get(coin.outpoint, ()):
+                if spender in self._stand():
+                    return spender
+        return None
+
+    def unconfirmed_ancestors(self, txid: Txid) -> list[Txid]:
+        """``txid`` and what it builds on that no block has."""
+        found: dict[Txid, None] = {}
+        todo = [txid]
+        while todo:
+            known = self.transactions.get(at := todo.pop())
+            if known is not None and not known.height and at not in found:
+                found[at] = None
+                todo += [outpoint.txid for outpoint in known.spends]
+        return list(found)
+
     def is_unconfirmed(self, coin: Coin) -> bool:
         return not self.transactions[coin.outpoint.txid].height
 

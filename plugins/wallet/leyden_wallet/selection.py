@@ -18,6 +18,8 @@ P2WPKH_INPUT_WEIGHT = _OUTPOINT_WEIGHT + 1 + 1 + 72 + 1 + 33
 """With a witness of a signature of at most 72 bytes and the key."""
 TAPROOT_INPUT_WEIGHT = _OUTPOINT_WEIGHT + 1 + 1 + 64
 """With a witness of one signature (key path)."""
+RELAY_FEERATE = 253
+"""Satoshi per 1000 weight units: what nodes ask for taking any transaction, and for each replacement on top."""
 MAX_WEIGHT = 400_000
 """Above this no node relays a transaction."""
 _OVERHEAD_WEIGHT = 4 * (4 + 4) + 2
@@ -34,12 +36,16 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be paid, where change would go, and the feerate in satoshi per 1000 weight units."""
+    """What is to be paid, where change would go, and the feerate in satoshi per 1000 weight units.
+
+    ``replaces``: the fee of the transaction that this one is to replace in the mempools.
+    """
 
     amount: Sat
     output_scripts: tuple[bytes, ...]
     change_script: bytes
     feerate: FeeRatePerKw
+    replaces: Sat | None = None
 
     def weight(self, coins: Sequence[Coin], *, change: bool) -> int:
         """Weight of the signed transaction that spends ``coins``, never too low."""
@@ -53,8 +59,12 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         return _OVERHEAD_WEIGHT + 4 * (counts + outputs)
 
     def fee(self, coins: Sequence[Coin], *, change: bool) -> Sat:
-        """Satoshi, rounded up: never below the feerate."""
-        return Sat(-(-self.feerate * self.weight(coins, change=change) // 1000))
+        """Satoshi, rounded up: never below the feerate. A replacement pays for its own relay on top of the old fee."""
+        weight = self.weight(coins, change=change)
+        fee = -(-self.feerate * weight // 1000)
+        if self.replaces is None:
+            return Sat(fee)
+        return Sat(max(fee, self.replaces - (-RELAY_FEERATE * weight // 1000)))
 
 
 def input_weight(coin: Coin) -> int:

@@ -6,6 +6,7 @@ from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, dust_limit
 from leyden.crypto import sha256
 from leyden.hooks.services import (
     NOTHING_KEPT,
+    CannotBump,
     CoinUnavailable,
     Destinations,
     InsufficientFunds,
@@ -24,6 +25,7 @@ from leyden.hooks.types import (
 )
 from leyden.types import BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 
+from leyden_wallet.bumping import Waiting, child, replacement
 from leyden_wallet.checking import check_rows
 from leyden_wallet.destinations import DestinationBook
 from leyden_wallet.errors import WalletError
@@ -218,12 +220,112 @@ class OnchainWallet:
         self._check_left(selection, keep)
         return self._claim(claim_id, outputs, selection, payment.change_script, locktime)
 
+    def replace(
+        self, claim_id: str, txid: Txid, feerate: FeeRatePerKw, locktime: BlockHeight, *, keep: Sat = NOTHING_KEPT
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """The same payments again with more fee, taken from the change or from further confirmed coins (BIP 125).
+
+        ``CannotBump``; ``InsufficientFunds``; ``ReserveNeeded`` if it took further coins from the reserve.
+        """
+        old = self._ledger.transactions[txid] if self._ledger.stands(txid) else None
+        tx = self._raw.get(txid)
+        if old is None or tx is None:
+            raise CannotBump(f"{_name(txid)} is no unconfirmed transaction of the wallet")
+        if (spender := self._ledger.child_of(txid)) is not None:
+            raise CannotBump(f"{_name(spender)} builds on {_name(txid)} and would be lost: bump that one")
+        for holder in [self._locks[coin.outpoint] for coin in old.coins if coin.outpoint in self._locks]:
+            raise CannotBump(f"{holder} is about to spend what {_name(txid)} pays: wait, or bump it by a child (cpfp)")
+        waiting = self._waiting(txid)
+        if waiting.pays(feerate):
+            raise CannotBump(_pays_already(txid, waiting))
+        change = self._change_index(tx)
+        outputs = [output for index, output in enumerate(tx.outputs) if index != change]
+        payment = Payment(
+            amount=Sat(sum(output.value for output in outputs)),
+            output_scripts=tuple(output.script for output in outputs),
+            change_script=self._destinations.peek(DestinationPurpose.CHANGE)
+            if change is None
+            else tx.outputs[change].script,
+            feerate=feerate,
+            replaces=waiting.fee,
+        )
+        coins, spare = self._ledger.coins_of(old.spends), self._spendable()[0]
+        selection = replacement(coins, spare, payment)
+        if selection is None or not (outputs or selection.change):
+            have = Sat(sum(coin.value for coin in (*coins, *spare)))
+            raise InsufficientFunds(Sat(payment.amount + payment.fee(coins, change=False)), have)
+        if len(selection.coins) > len(coins):
+            self._check_left(selection, keep)
+        # While the signer thinks nobody must build on the old transaction.
+        self._locks.update({coin.outpoint: claim_id for coin in old.coins})
+        return self._claim(claim_id, outputs, selection, payment.change_script, locktime)
+
+    def accelerate(
+        self, claim_id: str, txid: Txid, feerate: FeeRatePerKw, locktime: BlockHeight, *, keep: Sat = NOTHING_KEPT
+    ) -> tuple[FundedTransaction, RecordChanges]:
+        """A child that spends what ``txid`` pays us, with a fee for both (CPFP); errors as of ``replace``."""
+        if not self._ledger.stands(txid):
+            raise CannotBump(f"{_name(txid)} is no unconfirmed transaction of the wallet")
+        coins = [coin for coin in self._spendable()[1] if coin.outpoint.txid == txid]
+        if not coins:
+            raise CannotBump(f"{_name(txid)} has no change of ours that is free to be spent")
+        package = self._package(txid)
+        if package.pays(feerate):
+            raise CannotBump(_pays_already(txid, package))
+        # What a miner takes at this feerate anyway needs nobody to pay for it.
+        ancestors = self._ledger.unconfirmed_ancestors(txid)
+        slow = [self._waiting(ancestor) for ancestor in ancestors if not self._package(ancestor).pays(feerate)]
+        payment = Payment(
+            amount=Sat(0),
+            output_scripts=(),
+            change_script=self._destinations.peek(DestinationPurpose.CHANGE),
+            feerate=feerate,
+        )
+        spare = self._spendable()[0]
+        selection = child(coins, spare, payment, slow)
+        if selection is None:
+            have = Sat(sum(coin.value for coin in (*coins, *spare)))
+            raise InsufficientFunds(Sat(have + payment.fee(coins, change=True)), have)
+        if len(selection.coins) > len(coins):
+            self._check_left(selection, keep)
+        return self._claim(claim_id, (), selection, payment.change_script, locktime)
+
+    def _package(self, txid: Txid) -> Waiting:
+        """``txid`` and everything unconfirmed that it builds on, as a miner adds it up."""
+        parts = [self._waiting(ancestor) for ancestor in self._ledger.unconfirmed_ancestors(txid)]
+        return Waiting(fee=Sat(sum(part.fee for part in parts)), weight=sum(part.weight for part in parts))
+
+    def _waiting(self, txid: Txid) -> Waiting:
+        """Fee and weight of an unconfirmed transaction of ours, if all that it spends is ours."""
+        known, tx = self._ledger.transactions[txid], self._raw.get(txid)
+        if known.others or tx is None:
+            raise CannotBump(f"others pay for {_name(txid)} too: its fee is not known")
+        coins = self._ledger.coins_of(known.spends)
+        fee = sum(coin.value for coin in coins) - sum(output.value for output in tx.outputs)
+        payment = Payment(
+            amount=Sat(0),
+            output_scripts=tuple(output.script for output in tx.outputs),
+            change_script=b"",
+            feerate=FeeRatePerKw(0),
+        )
+        return Waiting(fee=Sat(fee), weight=payment.weight(coins, change=False))
+
+    def _change_index(self, tx: Transaction) -> int | None:
+        """The output that ``fund`` added for itself, as far as its script tells."""
+        for index, output in enumerate(tx.outputs):
+            destination = self._destinations.get(output.script)
+            if destination is not None and destination.purpose is DestinationPurpose.CHANGE:
+                return index
+        return None
+
     def _claim(
         self, claim_id: str, outputs: Sequence[TxOut], selection: Selection, change_script: bytes, locktime: BlockHeight
     ) -> tuple[FundedTransaction, RecordChanges]:
-        """Lock the coins; the transaction that pays ``outputs`` with them."""
+        """Lock the coins; the transaction that pays ``outputs`` with them. Older claims on them are dropped."""
         changes = Changes(self._prefix)
-        if selection.change:
+        for earlier in {self._locks.get(coin.outpoint, claim_id) for coin in selection.coins} - {claim_id}:
+            self._drop_claim(earlier, changes)
+        if selection.change and change_script == self._destinations.peek(DestinationPurpose.CHANGE):
             self._destinations.next(DestinationPurpose.CHANGE, changes)
         claim = _make_claim(claim_id, outputs, selection, change_script, locktime)
         self._claims[claim_id] = claim
@@ -270,8 +372,9 @@ class OnchainWallet:
         return tuple(self._claims)
 
     def _drop_claim(self, claim_id: str, changes: Changes) -> None:
-        for coin in self._claims.pop(claim_id).coins:
-            self._locks.pop(coin.outpoint, None)
+        del self._claims[claim_id]
+        for outpoint in [outpoint for outpoint, holder in self._locks.items() if holder == claim_id]:
+            del self._locks[outpoint]
         changes.delete(CLAIM + claim_id.encode())
 
     def _choose(self, payment: Payment) -> Selection | None:
@@ -350,6 +453,15 @@ class OnchainWallet:
 
     def history(self) -> Mapping[Txid, Sat]:
         return self._ledger.net_effects()
+
+
+def _name(txid: Txid) -> str:
+    """As people read it."""
+    return txid[::-1].hex()
+
+
+def _pays_already(txid: Txid, waiting: Waiting) -> str:
+    return f"{_name(txid)} pays {1000 * waiting.fee // waiting.weight} sat per 1000 weight already: ask for more"
 
 
 def _make_claim(

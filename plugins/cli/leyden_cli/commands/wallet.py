@@ -1,4 +1,4 @@
-"""``address``, ``descriptors``, ``balance``, ``coins``, ``send``, ``transactions``."""
+"""``address``, ``descriptors``, ``balance``, ``coins``, ``send``, ``bump``, ``transactions``."""
 
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,24 @@ def send(
         print_json({"txid": txid})
     else:
         click.echo(txid)
+
+
+@click.command()
+@click.argument("txid")
+@click.option("--feerate", type=click.IntRange(min=1), required=True, help="Sat per 1000 weight, for all of it.")
+@click.option(
+    "--method",
+    type=click.Choice(["rbf", "cpfp"]),
+    help="Replace it, or spend its change with more fee. Default: rbf for a payment, cpfp for a funding transaction.",
+)
+@node_options
+def bump(folder: Path, as_json: bool, txid: str, feerate: int, method: Literal["rbf", "cpfp"] | None) -> None:
+    """Raise the fee of TXID, a transaction of this node that is not in a block yet."""
+    done = ask(folder, lambda client: client.bump(txid, feerate, method=method))
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{'replaced by' if done.method == 'rbf' else 'paid for by its child'} {done.txid}")
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from leyden.bitcoin import decode_address, encode_address
 from leyden.hooks.types import LoggedEvent
-from leyden.node import Node
+from leyden.node import BumpMethod, Node
 from leyden.node.dispatcher import HookDispatcher
 from leyden.node.views import ChannelView, InvoiceView, NodeInfo, PaymentView, PeerView
 from leyden.types import ChannelId, FeeRatePerKw, LeydenError, Msat, NodeId, OutPoint, PaymentHash, Sat, Txid
@@ -65,6 +65,7 @@ class NodeMethods:
             "balance": Method(p.NoParams, self.balance),
             "coins": Method(p.NoParams, self.coins),
             "send": Method(p.SendParams, self.send),
+            "bump": Method(p.BumpParams, self.bump),
             "transactions": Method(p.NoParams, self.transactions),
             "events": Method(p.EventsParams, self.events),
             "plugins": Method(p.NoParams, self.plugins),
@@ -165,6 +166,12 @@ class NodeMethods:
         feerate, coins = _feerate(params.feerate_per_kw), _coins(params.coins)
         txid = await self._node.send_coins(params.address, Sat(params.amount_sat), feerate=feerate, coins=coins)
         return p.SendResult(txid=txid[::-1].hex())
+
+    async def bump(self, params: p.BumpParams) -> p.BumpResult:
+        txid = Txid(_hex(params.txid, 32, "txid")[::-1])
+        method = None if params.method is None else BumpMethod(params.method)
+        done = await self._node.bump(txid, FeeRatePerKw(params.feerate_per_kw), method)
+        return p.BumpResult(txid=done.txid[::-1].hex(), method=done.method.value)
 
     async def transactions(self, _params: p.NoParams) -> list[p.TransactionView]:
         return msgspec.convert(self._node.transactions(), list[p.TransactionView])

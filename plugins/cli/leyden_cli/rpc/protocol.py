@@ -146,6 +146,14 @@ class SendParams(Params, frozen=True, kw_only=True):
     coins: list[Coin] = []
 
 
+class BumpParams(Params, frozen=True, kw_only=True):
+    """``method`` null: replace a payment (rbf), speed up a funding transaction by its change (cpfp)."""
+
+    txid: str
+    feerate_per_kw: FeeRate
+    method: Literal["rbf", "cpfp"] | None = None
+
+
 class EventsParams(Params, frozen=True, kw_only=True):
     """Events with an index above ``after``; if there is none, wait up to ``wait`` seconds for the next."""
 
@@ -171,6 +179,13 @@ class AddressResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
     txid: str
+
+
+class BumpResult(msgspec.Struct, frozen=True, kw_only=True):
+    """``txid`` of the new transaction; ``method``: whether it replaces the old one (rbf) or spends it (cpfp)."""
+
+    txid: str
+    method: str
 
 
 class BalanceResult(msgspec.Struct, frozen=True, kw_only=True):
