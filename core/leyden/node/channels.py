@@ -81,7 +81,7 @@ from leyden.node.peer import Peer, PeerState
 from leyden.node.txtracker import TxTracker
 from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid
 from leyden.types.rules import C_144
-from leyden.wire import ErrorMessage, FundingCreated, Message, WarningMessage
+from leyden.wire import ErrorMessage, FundingCreated, FundingSigned, Message, WarningMessage
 from leyden.wire.features import Feature, Features, negotiated
 
 log = structlog.get_logger("leyden.channels")
@@ -172,6 +172,10 @@ class ChannelManager:
         self._dropped: list[tuple[ChannelId, ChannelActor]] = []
         self.on_payment: Callable[[ChannelActor, PaymentDelivery], None] = lambda _actor, _delivery: None
         self.on_funding: Callable[[ChannelActor, FundingNeeded | FundingAbandoned], None] = lambda _a, _d: None
+        self.on_funding_signed: Callable[[ChannelActor, FundingSigned], bool] = lambda _actor, _message: False
+        """True: the message is kept for later (a batch waits for all of them)."""
+        self.on_funding_broadcast: Callable[[ChannelActor, Transaction], bool] = lambda _actor, _tx: False
+        """True: somebody else broadcasts it."""
         self.on_watch: Callable[[ChannelActor, Watch], None] = lambda _actor, _watch: None
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -316,6 +320,8 @@ class ChannelManager:
             if named in self._actors:  # one outpoint, one channel: nobody takes the place of another
                 self.apply(known, FailChannel(text="that funding output belongs to another channel"))
                 return
+        if isinstance(message, FundingSigned) and self.on_funding_signed(known, message):
+            return
         self.apply(known, MessageReceived(message=message))
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -390,11 +396,12 @@ class ChannelManager:
                     self.on_payment(actor, delivery)
             case HtlcAdded(id=htlc_id):
                 added.append(htlc_id)
+            case Broadcast(tx=tx, kind=BroadcastKind.FUNDING):
+                if not self.on_funding_broadcast(actor, tx):
+                    self.broadcast_funding(tx)
             case Broadcast(tx=tx, kind=kind):
                 self._tracker.track(tx, kind)
-                if kind is BroadcastKind.FUNDING:
-                    self._journal.merge(self._wallet.on_unconfirmed(tx))
-                elif kind is BroadcastKind.SWEEP:
+                if kind is BroadcastKind.SWEEP:
                     self._scripts.pop(DestinationPurpose.SWEEP, None)
             case Watch(outpoint=outpoint):
                 if outpoint is not None:
@@ -411,6 +418,10 @@ class ChannelManager:
                 if peer is not None:
                     peer.closed_because = reason
                     self._post(peer.close)
+
+    def broadcast_funding(self, tx: Transaction) -> None:
+        self._tracker.track(tx, BroadcastKind.FUNDING)
+        self._journal.merge(self._wallet.on_unconfirmed(tx))
 
     # -- signer ------------------------------------------------------------------------------------------------------
 

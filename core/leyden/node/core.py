@@ -370,7 +370,7 @@ class _Waiting:
         self._opener = opener
 
     def end_turn(self) -> bool:
-        return False
+        return self._opener.check_batches()
 
     def write(self, journal: Journal) -> None:
         pass

@@ -34,7 +34,7 @@ from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.engine import StorageDegraded
-from leyden.node.opening import FundingWish
+from leyden.node.opening import BatchOpening, FundingWish
 from leyden.node.payments import PaymentError
 from leyden.node.spending import Bumped, BumpMethod, Spender
 from leyden.node.views import (
@@ -288,6 +288,34 @@ class Node:
             done,
         )
         return ChannelId(await done)
+
+    async def open_channels(
+        self, openings: Sequence[tuple[NodeId, Sat, Msat]], *, funding_feerate: FeeRatePerKw | None = None
+    ) -> list[ChannelId]:
+        """Open channels with one funding transaction: (node id, satoshi, pushed msat) each.
+
+        Returns their ids once all are durable and the transaction is handed to the broadcasters. If one opening fails
+        before that, all do (``BatchFailed``), nothing was broadcast and the coins are free.
+        """
+        asked = []
+        for node_id, funding, push in openings:
+            await self._approve("channel", Msat(funding * 1000), Msat(0), node_id.hex())
+            peer = self.core.peers.get(node_id)
+            if peer is None:
+                raise LeydenError(f"not connected to {node_id.hex()}: connect first")
+            asked.append(BatchOpening(peer=peer, funding=funding, push=push))
+        done = self._future()
+        self._begin_in_turn(
+            lambda: self.core.opener.open_batch(
+                asked,
+                FundingWish(feerate=funding_feerate),
+                lambda ids: _finish(done, ids, None),
+                lambda error: _finish(done, None, error),
+            ),
+            done,
+        )
+        ids: list[ChannelId] = await done
+        return ids
 
     async def close_channel(
         self, channel_id: ChannelId, *, force: bool = False, script: bytes = b"", feerate: FeeRatePerKw | None = None

@@ -1,6 +1,7 @@
 """Opening channels: limits and questions before keys are made, keys before messages, coins before promises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -20,9 +21,10 @@ from leyden.channel.events import FailChannel, ProvideFunding
 from leyden.hooks.services import ChannelSigner, OnchainSigner, Wallet
 from leyden.hooks.signing import NewChannelKeys, SignPsbt, SpendPurpose
 from leyden.hooks.types import AcceptTerms, FundedTransaction, OpenRequest, Refusal
+from leyden.node.batch import Batch, BatchFailed, missing
 from leyden.node.channels import ChannelActor, ChannelManager
 from leyden.node.fees import FeeCache
-from leyden.node.host import Caller, Host
+from leyden.node.host import Caller, Host, answers_inline
 from leyden.node.journal import Journal
 from leyden.node.peer import Peer
 from leyden.node.reserve import ReserveKeeper
@@ -40,7 +42,7 @@ from leyden.types import (
     Sat,
     clean_text,
 )
-from leyden.wire import OpenChannel
+from leyden.wire import FundingSigned, OpenChannel
 from leyden.wire.features import Feature, Features
 
 log = structlog.get_logger("leyden.opening")
@@ -61,6 +63,15 @@ class FundingWish(msgspec.Struct, frozen=True, kw_only=True):
 
     feerate: FeeRatePerKw | None = None
     coins: tuple[OutPoint, ...] = ()
+
+
+class BatchOpening(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel of a batch."""
+
+    peer: Peer
+    funding: Sat
+    push: Msat = Msat(0)
+    announce: bool = False
 
 
 class Opener:
@@ -94,7 +105,10 @@ class Opener:
         """How openings want to be funded, by claim: forgotten by a restart, as they are."""
         self._asking: set[tuple[NodeId, bytes]] = set()
         self._waiting: dict[ChannelId, tuple[Callable[[ChannelId], None], Callable[[BaseException], None]]] = {}
+        self._batches: dict[str, Batch] = {}
         channels.on_funding = self._on_funding
+        channels.on_funding_signed = self._on_funding_signed
+        channels.on_funding_broadcast = self._on_funding_broadcast
 
     # -- by us -----------------------------------------------------------------------------------------------------
 
@@ -153,6 +167,133 @@ class Opener:
             self._waiting[actor.channel.config.temporary_channel_id] = (done, failed)
 
         self._caller.call(self._signer, self._signer.new_channel(keys_id), with_keys, "new channel keys")
+
+    def open_batch(
+        self,
+        openings: Sequence[BatchOpening],
+        wish: FundingWish,
+        done: Callable[[list[ChannelId]], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Open several channels with one transaction: ``done`` with every id, in order, or ``failed`` and none."""
+        total = Sat(sum(opening.funding for opening in openings))
+        if why := self._why_no_batch(openings, total):
+            failed(BatchFailed(why))
+            return
+        batch = Batch(f"batch:{self._host.entropy(16).hex()}", len(openings), done, failed)
+        self._batches[batch.claim_id] = batch
+        self._wishes[batch.claim_id] = wish
+        for opening in openings:
+            self._open_member(batch, opening)
+
+    def _why_no_batch(self, openings: Sequence[BatchOpening], total: Sat) -> str:
+        balance = self._wallet.balance()
+        spendable = balance.confirmed + balance.unconfirmed - balance.locked
+        if not openings:
+            return "a batch needs at least one channel"
+        if not answers_inline(self._signer) or not answers_inline(self._onchain_signer):
+            return "a batch needs signers that answer at once: its channels become durable together"
+        if self._fees.stale:
+            return "no fresh fee estimate: check the fee estimator before opening channels"
+        if total > spendable:
+            return f"not enough coins: {total} sat asked, {spendable} sat spendable"
+        if any(opening.peer.node_id is None for opening in openings):
+            return "a peer is not connected"
+        if self._channels.policy.channel_types[:1] == ("anchors",):
+            return self._reserve.why_not_open(total) or ""
+        return ""
+
+    def _open_member(self, batch: Batch, opening: BatchOpening) -> None:
+        node_id = opening.peer.node_id or NodeId(b"")
+        keys_id = KeysId(self._host.entropy(32))
+        params = OpenParams(
+            keys_id=keys_id,
+            claim_id=batch.claim_id,
+            funding_satoshis=opening.funding,
+            push_msat=opening.push,
+            announce=opening.announce,
+        )
+
+        def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
+            if self._batches.get(batch.claim_id) is not batch:
+                return
+            try:
+                if keys is None:
+                    raise OpenRefused(f"the signer gave no keys: {error}")
+                channel, effects = open_channel(params, keys, self._channels.env(node_id))
+            except LeydenError as refused:
+                self._abandon(batch, str(refused))
+                return
+            temporary = channel.config.temporary_channel_id
+            actor = self._channels.add(channel, effects, node_id)
+            batch.members[temporary] = actor
+            self._waiting[temporary] = (partial(batch.opened, temporary), lambda why: batch.fail(str(why)))
+
+        self._caller.call(self._signer, self._signer.new_channel(keys_id), with_keys, "new channel keys")
+
+    def _abandon(self, batch: Batch, reason: str) -> None:
+        if self._batches.pop(batch.claim_id, None) is not None:
+            self._wishes.pop(batch.claim_id, None)
+            batch.abandon(self._channels, reason)
+            self._journal.merge(self._wallet.release(batch.claim_id))
+
+    def check_batches(self) -> bool:
+        """A batch that lost a member fails as a whole; True when one did."""
+        failed = False
+        for batch in list(self._batches.values()):
+            gone = missing(batch, self._channels)
+            if gone is not None:
+                failed = True
+                self._abandon(batch, self._channels.why_gone(gone))
+        return failed
+
+    def _on_funding_signed(self, actor: ChannelActor, message: FundingSigned) -> bool:
+        batch = self._batches.get(actor.channel.config.claim_id)
+        if batch is None or actor.channel.lifecycle is not Lifecycle.AWAIT_FUNDING_SIGNED:
+            return False
+        if batch.hold(actor, message):
+            if why := batch.why_not(self._channels):
+                self._abandon(batch, why)
+            elif batch.complete(self._channels):
+                del self._batches[batch.claim_id]
+            else:
+                self._abandon(batch, "our signer refused one of the commitments")
+        return True
+
+    def _on_funding_broadcast(self, actor: ChannelActor, tx: Transaction) -> bool:
+        batch = self._batches.get(actor.channel.config.claim_id)
+        if batch is not None:
+            batch.withhold(actor, tx)
+        return batch is not None
+
+    def _fund_batch(self, batch: Batch, actor: ChannelActor, delivery: FundingNeeded) -> None:
+        """When every peer has accepted: one transaction for all."""
+        batch.needed[actor.channel.config.temporary_channel_id] = delivery
+        if len(batch.needed) < batch.size:
+            return
+        wish = self._wishes.pop(batch.claim_id, FundingWish())
+        rate, height = wish.feerate or self._fees.rates.funding, BlockHeight(self._channels.height)
+        try:
+            funded, changes = self._wallet.fund(
+                batch.claim_id, batch.outputs(), rate, height, coins=wish.coins, keep=self._reserve.keep()
+            )
+        except LeydenError as error:
+            self._abandon(batch, f"funding failed: {error}")
+            return
+        self._journal.merge(changes)
+
+        def signed(answer: bytes | None, error: BaseException | None) -> None:
+            try:
+                if answer is None:
+                    raise OpenRefused(f"the on-chain signer refused the funding transaction: {error}")
+                tx = signed_transaction(funded, answer)
+            except LeydenError as bad:
+                self._abandon(batch, str(bad))
+                return
+            batch.provide(self._channels, tx)
+
+        request = SignPsbt(request_id=batch.claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
+        self._caller.call(self._onchain_signer, self._onchain_signer.sign_psbt(request), signed, "sign batch funding")
 
     def settle(self, temporary: ChannelId, channel_id: ChannelId | None, reason: str) -> None:
         """The opening that began as ``temporary`` is funded, or ended without."""
@@ -262,6 +403,11 @@ class Opener:
     # -- coins -----------------------------------------------------------------------------------------------------
 
     def _on_funding(self, actor: ChannelActor, delivery: FundingNeeded | FundingAbandoned) -> None:
+        batch = self._batches.get(delivery.claim_id)
+        if batch is not None:
+            if isinstance(delivery, FundingNeeded):
+                self._fund_batch(batch, actor, delivery)
+            return  # a member that gives up is found at the end of the turn
         wish = self._wishes.pop(delivery.claim_id, None) or FundingWish()
         if isinstance(delivery, FundingAbandoned):
             self._journal.merge(self._wallet.release(delivery.claim_id))
