@@ -175,7 +175,8 @@ class Forger:
         return getattr(self._signer, name)
 
     async def sign_counterparty_commitment(self, request: SignCounterpartyCommitment) -> CommitmentSignatures:
-        view = msgspec.structs.replace(request.view, owner_msat=Msat(request.view.owner_msat - 1_000_000))
+        moved = {"owner_msat": request.view.owner_msat - 500_000, "other_msat": request.view.other_msat + 500_000}
+        view = msgspec.structs.replace(request.view, **moved)
         wrong: CommitmentSignatures = await self._signer.sign_counterparty_commitment(
             msgspec.structs.replace(request, view=view)
         )
