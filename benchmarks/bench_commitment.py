@@ -138,7 +138,7 @@ def _same_for_electrum(
     bench: Bench, electrum: Peer, htlcs: tuple[Htlc, ...], commitment: Commitment, signed: tuple[bytes, list[bytes]]
 ) -> None:
     """One txid, and each accepts what the other signed: signatures differ, for Electrum looks for a low R."""
-    electrum.ask("load", point=POINT.hex(), **_as_peers_take_it(htlcs, TXID[::-1].hex(), ELECTRUM_FEERATE))
+    electrum.ask("load", point=POINT.hex(), **as_peers_take_it(htlcs, TXID[::-1].hex(), ELECTRUM_FEERATE))
     output = electrum.ask("output")
     bench.same("txid", commitment.txid[::-1].hex(), output["txid"])
     theirs = [bytes.fromhex(entry) for entry in output["htlc_signatures"]]
@@ -148,7 +148,7 @@ def _same_for_electrum(
     bench.same("Electrum's verdict of our signatures", True, accepted)
 
 
-def _as_peers_take_it(htlcs: tuple[Htlc, ...], txid: str, feerate: int) -> dict[str, Any]:
+def as_peers_take_it(htlcs: tuple[Htlc, ...], txid: str, feerate: int) -> dict[str, Any]:
     return {
         "owner": OWNER.hex(),
         "other": OTHER.hex(),
@@ -163,7 +163,7 @@ def _as_peers_take_it(htlcs: tuple[Htlc, ...], txid: str, feerate: int) -> dict[
 
 
 def _same_output(bench: Bench, peer: Peer, htlcs: tuple[Htlc, ...]) -> None:
-    peer.ask("load", **_as_peers_take_it(htlcs, TXID.hex(), FEERATE))
+    peer.ask("load", **as_peers_take_it(htlcs, TXID.hex(), FEERATE))
     output = peer.ask("output")
     commitment = build(htlcs, KNOWN_TO_OTHER)
     signature, htlc_signatures = sign(commitment, HTLC_SECRET)

@@ -105,19 +105,27 @@ class Pair:
                 raise SystemExit("pay_pair: the channels did not become usable")
             time.sleep(0.02)
 
-    def run(self, count: int, in_flight: int) -> dict[str, float]:
+    def run(self, count: int, in_flight: int, *, sample: bool = False) -> dict[str, Any]:
+        """Figures of ``count`` payments; with ``sample`` also where the CPU of each node went, and how much it was."""
         invoices = self.bob.ask("invoices", count, AMOUNT_MSAT)
-        before = [node.ask("usage") for node in (self.alice, self.bob)]
+        before = [node.ask("usage") for node in self._nodes]
+        for node in self._nodes if sample else ():
+            node.ask("sample")
         result = self.alice.ask("pay", invoices, in_flight)
-        after = [node.ask("usage") for node in (self.alice, self.bob)]
+        samples = [node.ask("samples") if sample else {} for node in self._nodes]
+        after = [node.ask("usage") for node in self._nodes]
         latencies = sorted(result["latencies"])
+        cpu = [(a["cpu"] - b["cpu"]) / count * 1e6 for a, b in zip(after, before, strict=True)]
+        roles = ("payer", "payee")
         return {
             "rate": count / result["seconds"],
-            "cpu_us": sum(a["cpu"] - b["cpu"] for a, b in zip(after, before, strict=True)) / count * 1e6,
+            "cpu_us": sum(cpu),
             "commits": sum(a["commits"] - b["commits"] for a, b in zip(after, before, strict=True)) / 2 / count,
             "p50_ms": statistics.median(latencies) * 1e3,
             "p99_ms": latencies[int(len(latencies) * 0.99)] * 1e3,
             "rss_mib": max(a["rss_mib"] for a in after),
+            "cpu": dict(zip(roles, cpu, strict=True)),
+            "samples": dict(zip(roles, samples, strict=True)),
         }
 
     def close(self) -> None:
@@ -143,12 +151,12 @@ def run(bench: Bench) -> None:
         electrum = _start_electrum(bench, stack)
         for channels, in_flight, count in QUICK if bench.quick else FULL:
             label = f"{channels} x {in_flight}"
-            with _pair(channels, 0) as pair:
+            with open_pair(channels, 0) as pair:
                 pair.run(max(20, in_flight), in_flight)
                 _measure(bench, label, pair, electrum, (channels, in_flight, count))
     for delay in () if bench.quick else (2.5, 10.0):
         for channels, in_flight, count in FULL:
-            with _pair(channels, delay) as pair:
+            with open_pair(channels, delay) as pair:
                 pair.run(max(20, in_flight), in_flight)
                 figures = pair.run(count // 4, in_flight * channels)
             _rows(bench, f"{channels} x {in_flight}, +{delay:g} ms per sync", figures)
@@ -156,7 +164,7 @@ def run(bench: Bench) -> None:
 
 
 @contextmanager
-def _pair(channels: int, delay: float) -> Iterator[Pair]:
+def open_pair(channels: int, delay: float) -> Iterator[Pair]:
     with tempfile.TemporaryDirectory(prefix="leyden-bench-") as name:
         pair = Pair(Path(name), channels, delay)
         try:
@@ -184,7 +192,7 @@ def _measure(bench: Bench, label: str, pair: Pair, electrum: ElectrumPair | None
     """Ours and Electrum in turns, so that a busy machine slows down both."""
     channels, in_flight, count = load
     theirs_in_flight, target = AGAINST_ELECTRUM.get((channels, in_flight), (0, 0.0))
-    ours: list[dict[str, float]] = []
+    ours: list[dict[str, Any]] = []
     theirs: list[dict[str, float]] = []
     for _ in range(ROUNDS):
         ours.append(pair.run(count // ROUNDS, in_flight * channels))
@@ -210,8 +218,12 @@ def _measure(bench: Bench, label: str, pair: Pair, electrum: ElectrumPair | None
         bench.skip(label, "electrum")
 
 
-def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
+def _median(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        name: statistics.median(figures[name] for figures in rounds)
+        for name, value in rounds[0].items()
+        if isinstance(value, float)
+    }
 
 
 def _rows(bench: Bench, label: str, figures: dict[str, float]) -> None:

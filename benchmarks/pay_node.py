@@ -98,7 +98,7 @@ async def answer(node: Node, command: str, arguments: list[Any]) -> Any:
             SAMPLER.start()
         case "samples":
             SAMPLER.stop()
-            return {"parts": dict(SAMPLER.parts), "lines": dict(SAMPLER.lines.most_common(40))}
+            return SAMPLER.take()
         case "close":
             await node.close_channel(ChannelId(bytes.fromhex(arguments[0])))
     return None

@@ -28,11 +28,14 @@ OTHER = "the load itself and the rest"
 
 
 class Sampler:
-    """``start`` and ``stop`` in the main thread. ``parts`` counts ticks by part, ``lines`` by function."""
+    """``start`` and ``stop`` in the main thread; ``take`` says how many ticks fell into each part since the last."""
 
     def __init__(self) -> None:
-        self.parts: Counter[str] = Counter()
-        self.lines: Counter[str] = Counter()
+        self._parts: Counter[str] = Counter()
+
+    def take(self) -> dict[str, int]:
+        taken, self._parts = self._parts, Counter()
+        return dict(taken)
 
     def start(self) -> None:
         signal.signal(signal.SIGPROF, self._tick)
@@ -43,14 +46,11 @@ class Sampler:
         signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
     def _tick(self, _number: int, frame: FrameType | None) -> None:
-        if frame is not None:
-            code = frame.f_code
-            self.lines[f"{'/'.join(code.co_filename.split('/')[-2:])}:{code.co_qualname}"] += 1
         while frame is not None:
             name = frame.f_code.co_filename
             for part, marks in PARTS:
                 if any(mark in name for mark in marks):
-                    self.parts[part] += 1
+                    self._parts[part] += 1
                     return
             frame = frame.f_back
-        self.parts[OTHER] += 1
+        self._parts[OTHER] += 1
