@@ -43,7 +43,7 @@ from leyden.payments.records import (
     encode_payment_record,
 )
 from leyden.payments.send import explain_malformed
-from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, PaymentHash, Preimage
+from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, NodeId, PaymentHash, Preimage
 from leyden.types.rules import C_075
 from leyden.wire.failures import (
     BADONION,
@@ -101,6 +101,8 @@ class PaymentManager:
         self._retrying = False
         self._retry_due = False
         self._settled: list[tuple[PaymentHash, PaymentRecord]] = []
+        self._signing: dict[NodeId, ChannelId] = {}
+        """By payee: the channel that took the last payment of this turn, and will sign for all that it took at once."""
         self._waiters: dict[PaymentHash, list[Callable[[PaymentRecord], None]]] = {}
         channels.on_payment = self._on_delivery
 
@@ -317,13 +319,17 @@ class PaymentManager:
 
     def _attempt(self, record: PaymentRecord, invoice: Invoice) -> PaymentRecord:
         reasons = []
-        candidates = [a for a in self._channels.of_peer(invoice.payee) if a.channel.is_usable]
-        candidates.sort(key=lambda actor: actor.channel.remote_next.local_msat, reverse=True)
         tried = {attempt.channel_id for attempt in record.attempts}
+        candidates = [
+            actor
+            for actor in self._channels.of_peer(invoice.payee)
+            if actor.channel.is_usable and actor.channel.channel_id not in tried
+        ]
+        signing = self._signing.pop(invoice.payee, None)
+        # A channel that signs at the end of this turn anyway, then the richest.
+        candidates.sort(key=lambda a: (a.channel.channel_id == signing, a.channel.remote_next.local_msat), reverse=True)
+        htlc = make_direct_htlc(invoice, record.amount_msat, self._channels.height, self._host.entropy(32))
         for actor in candidates:
-            if actor.channel.channel_id in tried:
-                continue
-            htlc = make_direct_htlc(invoice, record.amount_msat, self._channels.height, self._host.entropy(32))
             try:
                 added = self._channels.apply(
                     actor,
@@ -345,6 +351,7 @@ class PaymentManager:
                 shared_secret=htlc.shared_secret,
             )
             self._by_htlc[actor.channel.channel_id, added[0]] = record.payment_hash
+            self._signing[invoice.payee] = actor.channel.channel_id
             return msgspec.structs.replace(record, attempts=(*record.attempts, attempt))
         if not reasons:
             raise PaymentError(f"no usable channel with the payee {invoice.payee.hex()}")
@@ -406,6 +413,7 @@ class PaymentManager:
     # -- turn ------------------------------------------------------------------------------------------------------
 
     def end_turn(self) -> bool:
+        self._signing.clear()
         if not self._retry_due:
             return False
         self._retry_due = False
