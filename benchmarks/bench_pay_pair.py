@@ -141,7 +141,7 @@ QUICK = [(1, 1, 200), (10, 10, 500)]
 FULL = [(1, 1, 1000), (1, 10, 2000), (10, 10, 2000), (4, 100, 2000)]
 """Channels, payments in flight on each, payments."""
 AGAINST_ELECTRUM = {(1, 1): (1, 0.04), (10, 10): (5, 0.01)}
-"""By our load: its payments in flight (more than 5 make it slower), and the largest ratio of our time to its time."""
+"""By our load: its payments in flight (more help it little), and the largest ratio of our time to its time."""
 ROUNDS = 3
 
 
