@@ -40,6 +40,7 @@ def main() -> int:
     for name in arguments.names or known:
         bench = Bench(name, quick=arguments.quick)
         importlib.import_module(f"benchmarks.bench_{name}").run(bench)
+        bench.unpin()
         print(bench.report(), flush=True)
         missed += bench.missed
     return 1 if missed else 0

@@ -69,6 +69,7 @@ class Bench:
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.versions: dict[str, str] = {"python": sys.version.split()[0]}
+        self._cores: set[int] = set()
 
     def uses(self, *distributions: str) -> None:
         """Print the versions of these distributions with the result."""
@@ -85,7 +86,13 @@ class Bench:
     def pin(self) -> None:
         """Keep this process, and peers started later, on one core: for benchmarks of a single thread."""
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+            self._cores = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {max(self._cores)})
+
+    def unpin(self) -> None:
+        """All cores again, for the benchmark that follows in this process."""
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
 
     def same(self, what: str, ours: object, peer: object) -> None:
         """Stop unless both sides produced the same: a faster wrong answer is worth nothing."""
