@@ -8,7 +8,6 @@ import structlog
 
 from leyden.bitcoin import Transaction
 from leyden.channel import (
-    OPENING,
     AnyInput,
     Channel,
     ChannelPolicy,
@@ -196,14 +195,6 @@ class ChannelManager:
     def why_gone(self, temporary: ChannelId) -> str:
         """Why the opening that began under this id ended without a channel (told once)."""
         return self._open_failures.pop(temporary, "the channel was abandoned before it was funded")
-
-    def unfunded(self) -> dict[NodeId, int]:
-        """Inbound channels without a funding transaction, per peer (the flood limits count these)."""
-        counts: dict[NodeId, int] = {}
-        for actor in self._actors.values():
-            if actor.channel.lifecycle in OPENING and not actor.channel.config.local_is_funder:
-                counts[actor.peer_id] = counts.get(actor.peer_id, 0) + 1
-        return counts
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -586,6 +577,3 @@ class ChannelManager:
         self._touched = {}
         self._dropped = []
         self._scripts = {}
-
-    def fail_channel(self, actor: ChannelActor, text: str) -> None:
-        self.apply(actor, FailChannel(text=text))

@@ -1,6 +1,6 @@
 """Areas of the store: the first byte of every key (``docs/keyspace.md``). Big-endian ids keep ranges ordered."""
 
-from leyden.types import ChannelId, NodeId, PaymentHash, Txid
+from leyden.types import PaymentHash
 
 META = b"m"
 CHANNEL_CONFIG = b"c"
@@ -37,10 +37,6 @@ def event_key(index: int) -> bytes:
     return EVENT + index.to_bytes(8, "big")
 
 
-def mailbox_key(channel_id: ChannelId, htlc_id: int) -> bytes:
-    return MAILBOX + channel_id + htlc_id.to_bytes(8, "big")
-
-
 def payment_key(payment_hash: PaymentHash) -> bytes:
     return PAYMENT + payment_hash
 
@@ -51,11 +47,3 @@ def invoice_key(payment_hash: PaymentHash) -> bytes:
 
 def preimage_key(payment_hash: PaymentHash) -> bytes:
     return PREIMAGE + payment_hash
-
-
-def transaction_key(txid: Txid) -> bytes:
-    return TRANSACTION + txid
-
-
-def peer_key(node_id: NodeId) -> bytes:
-    return PEER + node_id
