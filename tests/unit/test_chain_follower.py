@@ -5,7 +5,7 @@ import pytest
 from chain_blocks import GENESIS, make_block, make_chain, make_tx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leyden.bitcoin import Network, p2wpkh, p2wsh
+from leyden.bitcoin import Network, merkle_branch, p2wpkh, p2wsh
 from leyden.chain import (
     BlockFetched,
     BlockRescanned,
@@ -25,7 +25,16 @@ from leyden.chain import (
     records,
     step,
 )
-from leyden.hooks.types import BlockConnected, BlocksDisconnected, RecordChanges, SourceSynced, Watch
+from leyden.hooks.types import (
+    BlockConnected,
+    BlocksDisconnected,
+    BlockTransaction,
+    HistoryFound,
+    RecordChanges,
+    SourceSynced,
+    SourceTip,
+    Watch,
+)
 from leyden.types import BlockHeight, OutPoint, RecordError, Txid
 
 PREFIX = b"b"
@@ -266,6 +275,91 @@ def test_a_watch_older_than_all_we_keep_is_reported(monkeypatch: pytest.MonkeyPa
     follower, _ = run(new(), *make_chain(5))
     _, outputs = run(follower, WatchesAdded(watches=(Watch(script=SCRIPT, since_height=BlockHeight(2)),)))
     assert HistoryMissing(from_height=BlockHeight(4)) in outputs
+
+
+# -- sources that deliver what matches ---------------------------------------------------------------------------------
+
+
+def partial(block: BlockConnected, *positions: int) -> BlockConnected:
+    """What a source with proofs makes of ``block``."""
+    return msgspec.structs.replace(block, transactions=proved(block, *positions), full=False)
+
+
+def proved(block: BlockConnected, *positions: int) -> tuple[BlockTransaction, ...]:
+    txids = [found.tx.txid for found in block.transactions]
+    return tuple(msgspec.structs.replace(block.transactions[at], branch=merkle_branch(txids, at)) for at in positions)
+
+
+def history(block: BlockConnected, *positions: int) -> HistoryFound:
+    return HistoryFound(height=block.height, block_hash=block.block_hash, transactions=proved(block, *positions))
+
+
+def test_history_of_a_late_watch_comes_from_the_source() -> None:
+    pays = make_tx(1, script=SCRIPT)
+    first = make_block(GENESIS, 1, [make_tx(2), pays, make_tx(3)])
+    second = make_block(first.block_hash, 2)
+    follower, _ = run(new(), partial(first), partial(second))
+    assert run(follower, history(first, 2))[1] == []  # nobody watches for it
+    watch = WatchesAdded(watches=(Watch(script=SCRIPT, since_height=BlockHeight(1)),), active_from=BlockHeight(0))
+    follower, outputs = run(follower, watch, history(first, 2))
+    assert [found_by(output) for output in outputs] == [[pays.txid]]
+    assert isinstance(outputs[0], BlockRescanned)
+    assert (outputs[0].height, outputs[0].block_hash) == (1, first.block_hash)
+    # said twice it comes twice, and changes nothing here
+    assert len(run(follower, history(first, 2))[1]) == 1
+
+
+def test_history_of_a_block_that_is_not_ours_means_nothing() -> None:
+    first = make_block(GENESIS, 1, [make_tx(1, script=SCRIPT)])
+    other = make_block(GENESIS, 1, [make_tx(2, script=SCRIPT)])
+    follower, _ = run(new(), WatchesAdded(watches=(Watch(script=SCRIPT),)), partial(first, 1))
+    ahead = make_block(first.block_hash, 2, [make_tx(3, script=SCRIPT)])
+    assert run(follower, history(other, 1), history(ahead, 1)) == (follower, [])
+
+
+def test_history_below_all_that_is_kept_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headers, "KEPT_HEADERS", 2)
+    first = make_block(GENESIS, 1, [make_tx(1, script=SCRIPT)])
+    follower, _ = run(new(), WatchesAdded(watches=(Watch(script=SCRIPT),)), partial(first))
+    follower, _ = run(follower, *make_chain(4, previous=first.block_hash, first=2))
+    assert run(follower, history(first, 1))[1] == [HistoryMissing(from_height=BlockHeight(4))]
+
+
+@pytest.mark.parametrize("lie", ["another position", "another branch", "short", "uneven", "64 bytes", "node size"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_merkle_branch_that_proves_nothing_is_a_fault(lie: str, late: bool) -> None:
+    small = make_tx(4, script=b"\x51\x51\x51\x51")
+    assert len(small.serialize_legacy()) == 64
+    watched = make_tx(1, script=SCRIPT)
+    block = make_block(GENESIS, 1, [watched, make_tx(2), make_tx(3, script=SCRIPT), small])
+    good, other = proved(block, 1, 3)
+    replace = msgspec.structs.replace
+    assert good.branch is not None
+    if lie == "another position":
+        bad = (replace(good, position=2), other)
+    elif lie == "another branch":
+        bad = (replace(good, branch=other.branch), other)
+    elif lie == "short":
+        bad = (replace(good, branch=good.branch[:1], position=1),)
+    elif lie == "uneven":
+        bad = (good, replace(other, branch=(*good.branch, bytes(32))))
+    elif lie == "64 bytes":
+        bad = proved(block, 4)
+    else:
+        bad = (replace(good, branch=(good.branch[0][:31], *good.branch[1:])),)
+    start, _ = run(new(), WatchesAdded(watches=(Watch(script=SCRIPT), Watch(script=small.outputs[0].script))))
+    told: FollowerInput = replace(block, transactions=bad, full=False)
+    if late:
+        start, _ = run(start, partial(block))
+        told = HistoryFound(height=block.height, block_hash=block.block_hash, transactions=bad)
+    after, outputs = run(start, told)
+    assert after == start
+    assert [type(output) for output in outputs] == [SourceFault]
+
+
+def test_what_concerns_the_source_itself_passes() -> None:
+    tip = SourceTip(height=BlockHeight(9))
+    assert run(new(), tip) == (new(), [tip])
 
 
 # -- records -----------------------------------------------------------------------------------------------------------

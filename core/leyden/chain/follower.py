@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from leyden.bitcoin import Network, merkle_root
+from leyden.bitcoin import BitcoinError, Network, merkle_root, merkle_root_from_branch
 from leyden.chain.errors import ChainSourceError
 from leyden.chain.headers import HeaderChain
 from leyden.chain.headers import load as load_headers
@@ -21,11 +21,18 @@ from leyden.hooks.types import (
     BlocksDisconnected,
     BlockTransaction,
     ChainEvent,
+    HistoryFound,
     RecordChanges,
     SourceSynced,
+    SourceTip,
+    SourceTrouble,
+    SourceWarning,
     Watch,
 )
 from leyden.types import BlockHash, BlockHeight
+
+INNER_NODE_BYTES = 64
+"""A transaction of this size could be a node of the merkle tree in disguise."""
 
 # -- inputs besides ChainEvent -------------------------------------------------------------------------------------
 
@@ -52,7 +59,7 @@ class BlockFetched(msgspec.Struct, frozen=True, kw_only=True):
 
 FollowerInput = ChainEvent | WatchesAdded | WatchesRemoved | BlockFetched
 
-# -- outputs besides BlockConnected, BlocksDisconnected and SourceSynced -----------------------------------------------
+# -- outputs besides those events of the source that pass --------------------------------------------------------------
 
 
 class BlockRescanned(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +100,9 @@ FollowerOutput = (
     BlockConnected
     | BlocksDisconnected
     | SourceSynced
+    | SourceTip
+    | SourceTrouble
+    | SourceWarning
     | BlockRescanned
     | FetchBlock
     | RestartSource
@@ -143,8 +153,12 @@ def step(follower: ChainFollower, happened: FollowerInput) -> _Step:
                 return _on_connected(follower, happened)
             case BlocksDisconnected():
                 return _on_disconnected(follower, happened)
+            case HistoryFound():
+                return _on_history(follower, happened)
             case SourceSynced():
                 return _on_synced(follower, happened)
+            case SourceTip() | SourceTrouble() | SourceWarning():
+                return follower, (happened,)
             case WatchesAdded():
                 return _on_watches_added(follower, happened)
             case WatchesRemoved():
@@ -203,8 +217,9 @@ def _restart(follower: ChainFollower, reason: str) -> RestartSource:
 
 
 def _check_body(block: BlockConnected) -> None:
-    """A full block must be the one its header commits to, in order; a partial one comes with proofs of its source."""
+    """A full block must be the one its header commits to, in order; of a partial one every merkle branch must fit."""
     if not block.full:
+        _check_branches(block.height, block.header, block.transactions)
         return
     if [found.position for found in block.transactions] != list(range(len(block.transactions))):
         raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
@@ -212,6 +227,39 @@ def _check_body(block: BlockConnected) -> None:
     # Repeating the last transactions would not change the root.
     if not txids or len(set(txids)) != len(txids) or merkle_root(txids) != block.header[36:68]:
         raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
+
+
+def _check_branches(height: int, header: bytes, transactions: Sequence[BlockTransaction]) -> None:
+    """What the branches prove must be so; their lengths agree, for all transactions of a block are equally deep."""
+    depths = {len(found.branch) for found in transactions if found.branch is not None}
+    if len(depths) > 1:
+        raise ChainSourceError(f"block {height}: its merkle branches are not equally long")
+    for found in transactions:
+        if found.branch is None:
+            continue
+        if len(found.tx.serialize_legacy()) == INNER_NODE_BYTES:
+            raise ChainSourceError(f"block {height}: a transaction of 64 bytes cannot be told from an inner node")
+        try:
+            root = merkle_root_from_branch(found.tx.txid, found.position, found.branch)
+        except BitcoinError as error:
+            raise ChainSourceError(f"block {height}: {error}") from error
+        if root != header[36:68]:
+            raise ChainSourceError(f"block {height}: the merkle branch of {found.tx.txid[::-1].hex()} does not fit")
+
+
+def _on_history(follower: ChainFollower, found: HistoryFound) -> _Step:
+    """For a block of another branch it means nothing: when that branch becomes ours it is delivered with it."""
+    if found.height <= follower.chain.base_height:
+        if follower.chain.pruned and found.transactions:
+            return follower, (HistoryMissing(from_height=BlockHeight(follower.chain.base_height + 1)),)
+        return follower, ()
+    if follower.chain.hash_at(found.height) != found.block_hash:
+        return follower, ()
+    _check_branches(found.height, follower.chain.header_at(found.height), found.transactions)
+    matching = follower.watches.matching(found.transactions)
+    if not matching:
+        return follower, ()
+    return follower, (BlockRescanned(height=found.height, block_hash=found.block_hash, transactions=matching),)
 
 
 def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:

@@ -116,28 +116,48 @@ class StoreMaintenance(Protocol):
 
 
 class ChainSource(Protocol):
-    """An ordered stream of blocks. The core may watch more at any time and re-asks for a block when it needs to."""
+    """An ordered stream of blocks: whole ones, or headers with the transactions that match the watches.
+
+    The core puts what comes into strict order, checks work, linkage and what bodies and merkle branches prove, and asks
+    again where something is missing: what comes twice or late is harmless, what is false is reported and not taken.
+    """
 
     @property
     def info(self) -> SourceInfo: ...
 
     async def start(self, locator: Sequence[tuple[BlockHeight, BlockHash]], birth_height: BlockHeight) -> None:
         """Begin after the newest block of ``locator`` (newest first) that is in the best chain, announcing a fork
-        point if it is not the first; with an empty locator begin with the block at ``birth_height``."""
+        point if it is not the first; with an empty locator begin with the block at ``birth_height``.
+
+        Called again while it runs, the stream goes back to this ``locator``. An error means that the source can never
+        work like this (wrong network, wrong password); a backend that is away is no error, ``events`` waits for it.
+        """
         ...
 
     def events(self) -> AsyncIterator[ChainEvent]:
         """Connect one by one or disconnect to a named fork point; ``SourceSynced`` when the tip is reached.
-        Ends only on ``stop``; a lost backend is retried inside."""
+        Ends only on ``stop``; a lost backend is retried inside and may be told with ``SourceTrouble``."""
         ...
 
     async def watch(self, watches: Sequence[Watch]) -> BlockHeight:
-        """Register; the answer is the height from which the event stream is complete for them (``active_from``)."""
+        """Note these for ever; the answer is ``active_from``: the event stream is complete for them from there on.
+
+        It does not wait for a backend: noting is enough, as long as no block from ``active_from`` on is delivered
+        before the backend was asked about these watches. Called before ``start`` the stream is complete from its first
+        block. The same watch twice is harmless, after each restart of the stream all come again.
+        Called later, blocks from ``since_height`` to ``active_from`` - 1 are looked at again: by the core with
+        ``get_block`` if the source has ``full_blocks``, else by the source, which delivers ``HistoryFound`` for them in
+        the order of heights, and ``SourceSynced`` once more after the last.
+        """
         ...
 
-    async def get_block(self, block_hash: BlockHash) -> BlockConnected: ...
+    async def get_block(self, block_hash: BlockHash) -> BlockConnected:
+        """The whole block, of any branch. A ``LeydenError`` if there is none, or if the source has no whole blocks."""
+        ...
 
-    async def find_utxo(self, outpoint: OutPoint) -> UtxoAnswer: ...
+    async def find_utxo(self, outpoint: OutPoint) -> UtxoAnswer:
+        """As of the source's tip, confirmed outputs only."""
+        ...
 
     async def stop(self) -> None: ...
 
@@ -150,7 +170,8 @@ class Broadcaster(Protocol):
 
 class FeeEstimator(Protocol):
     async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
-        """Sat per 1000 weight, or ``None`` when there is no estimate. The core caches and bounds it."""
+        """Sat per 1000 weight, or ``None`` when there is no estimate. The core caches and bounds it, compares it with
+        the estimate before, and asks the next estimator where this one has none."""
         ...
 
 

@@ -29,10 +29,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockTransaction(Record, frozen=True, kw_only=True):
-    """A transaction and its index inside its block."""
+    """A transaction and its index inside its block.
+
+    ``branch`` is its merkle branch: the hashes (32 bytes, in the order of consensus) to combine with its txid on the
+    way to the root of the header, lowest first. The core checks it. A source that has ``proofs`` gives one with every
+    transaction; ``None`` says that there is none (the whole block is there, or the source is taken at its word).
+    """
 
     position: int
     tx: Transaction
+    branch: tuple[bytes, ...] | None = None
 
 
 class BlockConnected(Record, frozen=True, kw_only=True):
@@ -52,14 +58,53 @@ class BlocksDisconnected(Record, frozen=True, kw_only=True):
     fork_hash: BlockHash
 
 
+class HistoryFound(Record, frozen=True, kw_only=True):
+    """Transactions in a block that was connected before, which its ``BlockConnected`` did not bring: the watch came
+    later, or the backend told of them late.
+
+    Sources that deliver matched transactions answer a late ``Watch`` with these, in the order of heights. Sent twice it
+    is harmless; for a block that is not in the best chain (any more) it means nothing.
+    """
+
+    height: BlockHeight
+    block_hash: BlockHash
+    transactions: tuple[BlockTransaction, ...]
+
+
 class SourceSynced(Record, frozen=True, kw_only=True):
-    """The source has delivered everything up to its own tip: sent after ``start`` and after each catch-up."""
+    """The source has delivered everything up to its own tip: sent after ``start``, after each catch-up, and after the
+    history of late watches."""
 
     height: BlockHeight
     block_hash: BlockHash
 
 
-ChainEvent = BlockConnected | BlocksDisconnected | SourceSynced
+class SourceTip(Record, frozen=True, kw_only=True):
+    """Where the chain of the source ends, told before a long catch-up so that progress can be shown. May be left out.
+
+    While the backend itself is still loading blocks, this is the highest that it knows of, by headers.
+    """
+
+    height: BlockHeight
+
+
+class SourceTrouble(Record, frozen=True, kw_only=True):
+    """The source cannot do its work, in one line for a person: its backend is away, is loading, is on another chain.
+    An empty ``reason``: it can again. May be left out; without it the core goes by silence alone."""
+
+    reason: str
+
+
+class SourceWarning(Record, frozen=True, kw_only=True):
+    """Something that a person should know, in one line, though the source goes on: a server lied and was left. It
+    becomes an alarm."""
+
+    text: str
+
+
+ChainEvent = (
+    BlockConnected | BlocksDisconnected | HistoryFound | SourceSynced | SourceTip | SourceTrouble | SourceWarning
+)
 
 
 class Watch(Record, frozen=True, kw_only=True):
@@ -71,7 +116,12 @@ class Watch(Record, frozen=True, kw_only=True):
 
 
 class SourceInfo(Record, frozen=True, kw_only=True):
-    """What a chain source can do. ``prune_height``: no blocks below it."""
+    """What a chain source can do. ``prune_height``: no blocks below it.
+
+    ``full_blocks``: every ``BlockConnected`` is a whole block and ``get_block`` gives whole blocks, so the core itself
+    looks at older blocks again when a watch comes late. Without it the source delivers that history (``HistoryFound``)
+    and ``get_block`` may refuse. ``proofs``: every transaction comes with its merkle branch.
+    """
 
     name: str
     full_blocks: bool
@@ -105,11 +155,31 @@ class BroadcastKind(enum.Enum):
     WALLET = "wallet"
 
 
+class BroadcastRefusal(enum.Enum):
+    """Why a transaction was not taken, as far as the backend tells."""
+
+    OTHER = "other"
+    UNAVAILABLE = "unavailable"
+    """Nobody was asked: the backend is away or still loading."""
+    LOW_FEE = "low_fee"
+    """Below what is relayed now, or too little to replace what conflicts."""
+    CONFLICT = "conflict"
+    """Another transaction of the mempool spends one of its inputs and may not be replaced by this one."""
+    MISSING_INPUTS = "missing_inputs"
+    """An input is unknown or was spent in a block."""
+    TOO_EARLY = "too_early"
+    """A lock time or a relative delay is not over."""
+    INVALID = "invalid"
+    """It breaks a rule of consensus or of relay, whatever the mempool holds."""
+
+
 class BroadcastResult(Record, frozen=True, kw_only=True):
-    """``accepted`` also when the transaction is already known or confirmed; else ``reason`` says why not."""
+    """``accepted`` also when the transaction is already known or confirmed; else ``reason`` says why not, in one line,
+    and ``refusal`` of what kind that is."""
 
     accepted: bool
     reason: str = ""
+    refusal: BroadcastRefusal = BroadcastRefusal.OTHER
 
 
 class FeeTarget(enum.Enum):

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from leyden.hooks.types import BlocksDisconnected, ChainEvent, SourceSynced
+from leyden.hooks.types import BlocksDisconnected, SourceSynced
 from leyden.types import BlockHash, BlockHeight
 
 from leyden_regtest.chain import EmbeddedChain, StoredBlock
-from leyden_regtest.protocol import connected_block
+from leyden_regtest.protocol import Pushed, connected_block
 
 
 class Cursor:
@@ -24,7 +24,7 @@ class Cursor:
             if shared != locator[0]:
                 self._fork = chain.block(shared)
 
-    def advance(self) -> ChainEvent | None:
+    def advance(self) -> Pushed | None:
         """The next event, or ``None`` when there is nothing to tell until the chain changes."""
         event = self._next_step()
         if event is not None:
@@ -35,7 +35,7 @@ class Cursor:
         self._synced = True
         return SourceSynced(height=self._chain.height, block_hash=self._chain.tip_hash)
 
-    def _next_step(self) -> ChainEvent | None:
+    def _next_step(self) -> Pushed | None:
         chain = self._chain
         if self._at is not None and not chain.is_active(self._at):
             self._fork = chain.fork_of(self._at)

@@ -7,7 +7,7 @@ gets pushes, which have a ``push`` member and no id. Hashes and txids are hexade
 
 import msgspec
 from leyden.bitcoin import parse_block
-from leyden.hooks.types import BlockConnected, BlocksDisconnected, BlockTransaction, ChainEvent, SourceSynced
+from leyden.hooks.types import BlockConnected, BlocksDisconnected, BlockTransaction, SourceSynced
 from leyden.types import BlockHash, BlockHeight
 
 MAX_LINE = 32 * 1024 * 1024
@@ -201,13 +201,15 @@ class SyncedPush(Push, frozen=True, kw_only=True, tag="synced"):
 
 
 AnyPush = ConnectedPush | DisconnectedPush | SyncedPush
+Pushed = BlockConnected | BlocksDisconnected | SourceSynced
+"""The events of a chain that this protocol carries."""
 
 
 def text_hash(block_hash_or_txid: bytes) -> str:
     return block_hash_or_txid[::-1].hex()
 
 
-def make_push(event: ChainEvent, raw_block: bytes) -> AnyPush:
+def make_push(event: Pushed, raw_block: bytes) -> AnyPush:
     """``raw_block`` is used for a connected block only."""
     match event:
         case BlockConnected():
@@ -218,7 +220,7 @@ def make_push(event: ChainEvent, raw_block: bytes) -> AnyPush:
             return SyncedPush(height=event.height, hash=text_hash(event.block_hash))
 
 
-def read_push(push: AnyPush) -> ChainEvent:
+def read_push(push: AnyPush) -> Pushed:
     """The chain event of a push; ``BitcoinError`` or ``ValueError`` if the server sent nonsense."""
     match push:
         case ConnectedPush():
