@@ -277,6 +277,73 @@ def test_a_watch_older_than_all_we_keep_is_reported(monkeypatch: pytest.MonkeyPa
     assert HistoryMissing(from_height=BlockHeight(4)) in outputs
 
 
+def test_blocks_looked_at_again_come_out_from_the_oldest_on() -> None:
+    pays = make_tx(1, script=SCRIPT)
+    first = make_block(GENESIS, 1, [pays])
+    second = make_block(first.block_hash, 2, [make_tx(2, script=SCRIPT)])
+    follower, _ = run(new(), first, second, *make_chain(1, previous=second.block_hash, first=3))
+    asking = WatchesAdded(watches=(Watch(script=SCRIPT, since_height=BlockHeight(1)),))
+    follower, outputs = run(follower, asking, BlockFetched(block=second))
+    assert not any(isinstance(output, BlockRescanned) for output in outputs)
+    # a watch that comes while an older block is missing is not forgotten, nor is the one before
+    other = WatchesAdded(watches=(Watch(script=p2wpkh(KEY), since_height=BlockHeight(2)),))
+    follower, outputs = run(follower, other, BlockFetched(block=first))
+    assert [found_by(output) for output in outputs if isinstance(output, BlockRescanned)] == [[pays.txid]]
+    follower, outputs = run(follower, BlockFetched(block=second))
+    assert [found_by(output) for output in outputs] == [[second.transactions[1].tx.txid]]
+    assert follower.rescans == ()
+
+
+def test_a_fetched_block_must_be_whole() -> None:
+    first = make_block(GENESIS, 1, [make_tx(1, script=SCRIPT)])
+    follower, _ = run(new(), first, make_block(first.block_hash, 2))
+    follower, _ = run(follower, WatchesAdded(watches=(Watch(script=SCRIPT, since_height=BlockHeight(1)),)))
+    after, outputs = run(follower, BlockFetched(block=msgspec.structs.replace(first, transactions=(), full=False)))
+    assert [type(output) for output in outputs] == [SourceFault]
+    assert after.rescans
+
+
+def test_a_watch_set_does_not_change_when_another_is_made_of_it() -> None:
+    one, two, three = (Watch(script=bytes((n,)), outpoint=OutPoint(Txid(bytes((n,)) * 32), 0)) for n in (1, 2, 3))
+    base = WatchSet().adding([one])
+    left, right = base.adding([two]), base.adding([three])
+    assert [base.has_script(w.script) for w in (one, two, three)] == [True, False, False]
+    assert [left.has_script(w.script) for w in (one, two, three)] == [True, True, False]
+    assert [right.has_script(w.script) for w in (one, two, three)] == [True, False, True]
+    assert [left.has_outpoint(w.outpoint) for w in (one, two, three) if w.outpoint] == [True, True, False]
+    assert left.removing([one, two, three]) == WatchSet()
+    assert left == WatchSet().adding([two, one])
+    assert not left.removing([one, two]).matches(make_tx(1, script=one.script))
+    assert left.matches(make_tx(1, script=one.script))
+
+
+def test_thousands_of_watches_cost_no_more_each_than_the_first() -> None:
+    """By counting work, not time: no set is copied on the way."""
+    chain = make_chain(1)
+    follower, _ = run(new(), *chain)
+    log = follower.watches._log
+    for number in range(3_000):
+        watch = Watch(script=number.to_bytes(4, "big"), since_height=BlockHeight(1))
+        follower, _ = step(follower, WatchesAdded(watches=(watch,), active_from=BlockHeight(2)))
+        assert follower.watches._log is log
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.booleans()), max_size=30))
+def test_watch_sets_agree_with_counting(changes: list[tuple[int, int, bool]]) -> None:
+    """Random additions and removals on random earlier sets, against plain counts."""
+    sets: list[tuple[WatchSet, dict[bytes, int]]] = [(WatchSet(), {})]
+    for which, script_number, adds in changes:
+        base, counts = sets[which % len(sets)]
+        script = bytes((script_number,))
+        after = dict(counts)
+        after[script] = max(after.get(script, 0) + (1 if adds else -1), 0)
+        watch = Watch(script=script)
+        sets.append((base.adding([watch]) if adds else base.removing([watch]), after))
+    for made, counts in sets:
+        for number in range(4):
+            assert made.has_script(bytes((number,))) == (counts.get(bytes((number,)), 0) > 0)
+
+
 # -- sources that deliver what matches ---------------------------------------------------------------------------------
 
 
@@ -323,6 +390,16 @@ def test_history_below_all_that_is_kept_is_reported(monkeypatch: pytest.MonkeyPa
     follower, _ = run(new(), WatchesAdded(watches=(Watch(script=SCRIPT),)), partial(first))
     follower, _ = run(follower, *make_chain(4, previous=first.block_hash, first=2))
     assert run(follower, history(first, 1))[1] == [HistoryMissing(from_height=BlockHeight(4))]
+
+
+def test_a_source_with_proofs_must_give_them() -> None:
+    block = make_block(GENESIS, 1, [make_tx(1, script=SCRIPT)])
+    bare = msgspec.structs.replace(block, transactions=block.transactions[1:], full=False)
+    watching, _ = run(new(), WatchesAdded(watches=(Watch(script=SCRIPT),)))
+    assert heights(run(watching, bare)[1]) == [1]
+    strict = msgspec.structs.replace(watching, proofs=True)
+    assert [type(output) for output in run(strict, bare)[1]] == [SourceFault]
+    assert heights(run(strict, partial(block, 1))[1]) == [1]
 
 
 @pytest.mark.parametrize("lie", ["another position", "another branch", "short", "uneven", "64 bytes", "node size"])

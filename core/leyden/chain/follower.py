@@ -15,7 +15,7 @@ from leyden.chain.errors import ChainSourceError
 from leyden.chain.headers import HeaderChain
 from leyden.chain.headers import load as load_headers
 from leyden.chain.headers import records as header_records
-from leyden.chain.watches import WatchSet
+from leyden.chain.watches import BlockIndex, WatchSet
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
@@ -112,21 +112,42 @@ FollowerOutput = (
 
 
 class _Rescan(msgspec.Struct, frozen=True, kw_only=True):
+    """A block to look at again. ``found`` is set when it came but an older one has not."""
+
     height: BlockHeight
     block_hash: BlockHash
     watches: WatchSet
+    found: tuple[BlockTransaction, ...] | None = None
+
+
+class _Newest:
+    """The newest block, whole, and what it pays and spends as soon as somebody asks."""
+
+    __slots__ = ("_index", "block")
+
+    def __init__(self, block: BlockConnected) -> None:
+        self.block = block
+        self._index: BlockIndex | None = None
+
+    def matching(self, watches: Iterable[Watch]) -> tuple[BlockTransaction, ...]:
+        if self._index is None:
+            self._index = BlockIndex(self.block.transactions)
+        return self._index.matching(watches)
 
 
 class ChainFollower(msgspec.Struct, frozen=True, kw_only=True):
     """Where we are. Only ``chain`` is stored; the rest is rebuilt or asked for again after a restart."""
 
     chain: HeaderChain
-    watches: WatchSet = WatchSet()
-    newest: BlockConnected | None = None
+    watches: WatchSet = msgspec.field(default_factory=WatchSet)
+    newest: _Newest | None = None
     """The newest block if it came in full: a watch added because of it is matched against it at once."""
     rescans: tuple[_Rescan, ...] = ()
+    """By height: older blocks come out first, for what spends must not be told before what it spends."""
     synced: bool = False
     """The source has delivered everything up to its tip, and nothing left since."""
+    proofs: bool = False
+    """Transactions of blocks that are not whole must come with their merkle branches (``SourceInfo.proofs``)."""
 
     @property
     def height(self) -> BlockHeight:
@@ -180,9 +201,9 @@ def _on_connected(follower: ChainFollower, block: BlockConnected) -> _Step:
     if not chain.links(block.height, block.header):
         return follower, (_restart(follower, f"block {block.height} does not follow our {chain.tip_height}"),)
     chain = chain.extended(block.height, block.block_hash, block.header)
-    _check_body(block)
+    _check_body(block, follower.proofs)
     found = follower.watches.matching(block.transactions)
-    newest = block if block.full else None
+    newest = _Newest(block) if block.full else None
     after = _replace(follower, chain=chain, newest=newest)
     return after, (msgspec.structs.replace(block, transactions=found, full=False),)
 
@@ -216,10 +237,10 @@ def _restart(follower: ChainFollower, reason: str) -> RestartSource:
     return RestartSource(locator=follower.locator, reason=reason)
 
 
-def _check_body(block: BlockConnected) -> None:
+def _check_body(block: BlockConnected, proofs: bool) -> None:
     """A full block must be the one its header commits to, in order; of a partial one every merkle branch must fit."""
     if not block.full:
-        _check_branches(block.height, block.header, block.transactions)
+        _check_branches(block.height, block.header, block.transactions, proofs)
         return
     if [found.position for found in block.transactions] != list(range(len(block.transactions))):
         raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
@@ -229,13 +250,15 @@ def _check_body(block: BlockConnected) -> None:
         raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
 
 
-def _check_branches(height: int, header: bytes, transactions: Sequence[BlockTransaction]) -> None:
+def _check_branches(height: int, header: bytes, transactions: Sequence[BlockTransaction], proofs: bool) -> None:
     """What the branches prove must be so; their lengths agree, for all transactions of a block are equally deep."""
     depths = {len(found.branch) for found in transactions if found.branch is not None}
     if len(depths) > 1:
         raise ChainSourceError(f"block {height}: its merkle branches are not equally long")
     for found in transactions:
         if found.branch is None:
+            if proofs:
+                raise ChainSourceError(f"block {height}: a transaction came without its merkle branch")
             continue
         if len(found.tx.serialize_legacy()) == INNER_NODE_BYTES:
             raise ChainSourceError(f"block {height}: a transaction of 64 bytes cannot be told from an inner node")
@@ -255,7 +278,7 @@ def _on_history(follower: ChainFollower, found: HistoryFound) -> _Step:
         return follower, ()
     if follower.chain.hash_at(found.height) != found.block_hash:
         return follower, ()
-    _check_branches(found.height, follower.chain.header_at(found.height), found.transactions)
+    _check_branches(found.height, follower.chain.header_at(found.height), found.transactions, follower.proofs)
     matching = follower.watches.matching(found.transactions)
     if not matching:
         return follower, ()
@@ -276,38 +299,52 @@ def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:
         outputs.append(HistoryMissing(from_height=BlockHeight(chain.base_height + 1)))
     rescans = {rescan.block_hash: rescan for rescan in after.rescans}
     for height in range(max(first, chain.base_height + 1), last + 1):
-        wanted = [watch for watch in added.watches if watch.since_height <= height]
+        wanted = tuple(watch for watch in added.watches if watch.since_height <= height)
         block_hash = chain.hash_at(height)
         if block_hash is None:
             continue
-        if newest is not None and newest.height == height:
-            outputs.extend(_rescanned(newest, WatchSet().adding(wanted)))
+        if newest is not None and newest.block.height == height:
+            outputs.extend(_rescanned(newest.block.height, block_hash, newest.matching(wanted)))
             continue
         asked = rescans.get(block_hash)
-        if asked is None:  # a block that is already asked for serves these watches too
-            asked = _Rescan(height=BlockHeight(height), block_hash=block_hash, watches=WatchSet())
-            outputs.append(FetchBlock(height=asked.height, block_hash=block_hash))
-        rescans[block_hash] = msgspec.structs.replace(asked, watches=asked.watches.adding(wanted))
-    return _replace(after, rescans=tuple(rescans.values())), tuple(outputs)
+        if asked is None or asked.found is not None:
+            outputs.append(FetchBlock(height=BlockHeight(height), block_hash=block_hash))
+        # A block that is already asked for serves these watches too.
+        watches = (WatchSet() if asked is None else asked.watches).adding(wanted)
+        rescans[block_hash] = _Rescan(height=BlockHeight(height), block_hash=block_hash, watches=watches)
+    ordered = tuple(sorted(rescans.values(), key=lambda rescan: rescan.height))
+    return _replace(after, rescans=ordered), tuple(outputs)
 
 
-def _rescanned(block: BlockConnected, watches: WatchSet) -> Iterable[BlockRescanned]:
-    found = watches.matching(block.transactions)
+def _rescanned(
+    height: BlockHeight, block_hash: BlockHash, found: tuple[BlockTransaction, ...]
+) -> Iterable[BlockRescanned]:
     if found:
-        yield BlockRescanned(height=block.height, block_hash=block.block_hash, transactions=found)
+        yield BlockRescanned(height=height, block_hash=block_hash, transactions=found)
 
 
 def _on_block_fetched(follower: ChainFollower, block: BlockConnected) -> _Step:
     """Late answers for blocks that left the chain are dropped: their replacements were matched with every watch."""
     asked = next((rescan for rescan in follower.rescans if rescan.block_hash == block.block_hash), None)
-    if asked is None:
+    if asked is None or asked.found is not None:
         return follower, ()
     if asked.height > follower.chain.base_height and follower.chain.header_at(asked.height) != block.header:
         raise ChainSourceError(f"block {asked.height}: fetched with another header")
-    block = msgspec.structs.replace(block, height=asked.height)
-    _check_body(block)
-    rescans = tuple(rescan for rescan in follower.rescans if rescan is not asked)
-    return _replace(follower, rescans=rescans), tuple(_rescanned(block, asked.watches))
+    if not block.full:
+        raise ChainSourceError(f"block {asked.height}: fetched without all of its transactions")
+    _check_body(msgspec.structs.replace(block, height=asked.height), follower.proofs)
+    found = asked.watches.matching(block.transactions)
+    done = msgspec.structs.replace(asked, found=found)
+    return _release(follower, [done if rescan is asked else rescan for rescan in follower.rescans])
+
+
+def _release(follower: ChainFollower, rescans: list[_Rescan]) -> _Step:
+    """What was looked at leaves from the oldest on, up to the first block that is still missing."""
+    outputs: list[FollowerOutput] = []
+    while rescans and rescans[0].found is not None:
+        oldest = rescans.pop(0)
+        outputs.extend(_rescanned(oldest.height, oldest.block_hash, oldest.found or ()))
+    return _replace(follower, rescans=tuple(rescans)), tuple(outputs)
 
 
 def records(old: ChainFollower | None, new: ChainFollower, prefix: bytes) -> RecordChanges:

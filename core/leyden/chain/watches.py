@@ -1,38 +1,96 @@
 """What to look for in blocks: scripts that are paid or spent, outputs that are spent."""
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-
-import msgspec
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from leyden.bitcoin import Transaction, TxIn, p2wpkh, p2wsh
 from leyden.hooks.types import BlockTransaction, Watch
 from leyden.types import OutPoint
 
 _PUBKEY_SIZE = 33
+K = TypeVar("K", bytes, OutPoint)
 
 
-class WatchSet(msgspec.Struct, frozen=True, kw_only=True):
-    """Counted, so that two users may watch the same thing and one may stop. Never stored: the shell registers every
-    watch again at start."""
+class _Log:
+    """Watches in the order in which they were added, shared by every ``WatchSet`` that they were added to.
 
-    scripts: Mapping[bytes, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
-    outpoints: Mapping[OutPoint, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    Each key knows the versions (places in that order) at which it was added; a set of an older version does not see
+    what came later. So adding one watch costs the same whether there are ten or ten thousand, and still no set changes.
+    """
+
+    __slots__ = ("outpoints", "scripts", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.scripts: dict[bytes, list[int]] = {}
+        self.outpoints: dict[OutPoint, list[int]] = {}
+
+    def add(self, watches: Iterable[Watch]) -> None:
+        for watch in watches:
+            self.version += 1
+            self.scripts.setdefault(watch.script, []).append(self.version)
+            if watch.outpoint is not None:
+                self.outpoints.setdefault(watch.outpoint, []).append(self.version)
+
+
+class WatchSet:
+    """Immutable, and counted: two users may watch the same thing and one may stop. Never stored: the shell registers
+    every watch again at start."""
+
+    __slots__ = ("_log", "_version")
+
+    def __init__(self) -> None:
+        self._log = _Log()
+        self._version = 0
 
     def adding(self, watches: Iterable[Watch]) -> "WatchSet":
-        return self._counting(watches, 1)
+        """With one more count of each; its cost grows with ``watches`` alone, unless another set was made of this one
+        before."""
+        log = self._log if self._version == self._log.version else self._copy()
+        log.add(watches)
+        return _at(log)
 
     def removing(self, watches: Iterable[Watch]) -> "WatchSet":
-        """Without one count each of ``watches``; what is not watched is ignored."""
-        return self._counting(watches, -1)
-
-    def _counting(self, watches: Iterable[Watch], step: int) -> "WatchSet":
-        scripts, outpoints = dict(self.scripts), dict(self.outpoints)
+        """Without one count each of ``watches``; what is not watched is ignored. Costs a copy."""
+        log = self._copy()
         for watch in watches:
-            _count(scripts, watch.script, step)
+            _drop(log.scripts, watch.script)
             if watch.outpoint is not None:
-                _count(outpoints, watch.outpoint, step)
-        return WatchSet(scripts=scripts, outpoints=outpoints)
+                _drop(log.outpoints, watch.outpoint)
+        return _at(log)
+
+    def _copy(self) -> _Log:
+        log = _Log()
+        log.version = self._version
+        log.scripts = _known(self._log.scripts, self._version)
+        log.outpoints = _known(self._log.outpoints, self._version)
+        return log
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WatchSet):
+            return NotImplemented
+        if self._log is other._log and self._version == other._version:
+            return True
+        return self._counts() == other._counts()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _counts(self) -> tuple[dict[bytes, int], dict[OutPoint, int]]:
+        log = self._copy()
+        scripts = {script: len(versions) for script, versions in log.scripts.items()}
+        return scripts, {outpoint: len(versions) for outpoint, versions in log.outpoints.items()}
+
+    def __bool__(self) -> bool:
+        return self._version > 0 and bool(self._log.scripts)
+
+    def has_script(self, script: bytes | None) -> bool:
+        versions = self._log.scripts.get(script) if script is not None else None
+        return versions is not None and versions[0] <= self._version
+
+    def has_outpoint(self, outpoint: OutPoint) -> bool:
+        versions = self._log.outpoints.get(outpoint)
+        return versions is not None and versions[0] <= self._version
 
     def matches(self, tx: Transaction) -> bool:
         """Whether ``tx`` pays or spends something watched.
@@ -40,21 +98,67 @@ class WatchSet(msgspec.Struct, frozen=True, kw_only=True):
         A spent script is recognised from the witness (P2WPKH: the key; P2WSH: the script), so that coins received
         before the last start are seen to leave although only their script is watched.
         """
-        if any(output.script in self.scripts for output in tx.outputs):
+        if any(self.has_script(output.script) for output in tx.outputs):
             return True
-        return any(txin.prevout in self.outpoints or spent_script(txin) in self.scripts for txin in tx.inputs)
+        return any(self.has_outpoint(txin.prevout) or self.has_script(spent_script(txin)) for txin in tx.inputs)
 
-    def matching(self, transactions: Iterable[BlockTransaction]) -> tuple[BlockTransaction, ...]:
+    def matching(self, transactions: Sequence[BlockTransaction]) -> tuple[BlockTransaction, ...]:
+        if not self:
+            return ()
         return tuple(found for found in transactions if self.matches(found.tx))
 
 
-def _count(table: dict[bytes, int] | dict[OutPoint, int], key: bytes | OutPoint, step: int) -> None:
-    counts: dict[object, int] = table  # type: ignore[assignment]
-    left = counts.get(key, 0) + step
-    if left > 0:
-        counts[key] = left
-    else:
-        counts.pop(key, None)
+def _at(log: _Log) -> WatchSet:
+    """The newest set of ``log``."""
+    made = WatchSet.__new__(WatchSet)
+    made._log, made._version = log, log.version
+    return made
+
+
+def _known(table: dict[K, list[int]], version: int) -> dict[K, list[int]]:
+    """The entries that a set of this version sees."""
+    return {
+        key: versions[: bisect_right(versions, version)] for key, versions in table.items() if versions[0] <= version
+    }
+
+
+def _drop(table: dict[K, list[int]], key: K) -> None:
+    versions = table.get(key)
+    if versions is not None:
+        versions.pop()
+        if not versions:
+            del table[key]
+
+
+class BlockIndex:
+    """A block by what its transactions pay and spend, so that a watch added because of it costs one look-up.
+
+    Made when the first such watch comes; it belongs to the newest block only.
+    """
+
+    __slots__ = ("_outpoints", "_scripts", "_transactions")
+
+    def __init__(self, transactions: Sequence[BlockTransaction]) -> None:
+        self._transactions = transactions
+        self._scripts: dict[bytes, list[int]] = {}
+        self._outpoints: dict[OutPoint, int] = {}
+        for index, found in enumerate(transactions):
+            for output in found.tx.outputs:
+                self._scripts.setdefault(output.script, []).append(index)
+            for txin in found.tx.inputs:
+                self._outpoints[txin.prevout] = index
+                script = spent_script(txin)
+                if script is not None:
+                    self._scripts.setdefault(script, []).append(index)
+
+    def matching(self, watches: Iterable[Watch]) -> tuple[BlockTransaction, ...]:
+        """Every transaction that one of ``watches`` looks for, in the order of the block."""
+        found: set[int] = set()
+        for watch in watches:
+            found.update(self._scripts.get(watch.script, ()))
+            if watch.outpoint is not None and watch.outpoint in self._outpoints:
+                found.add(self._outpoints[watch.outpoint])
+        return tuple(self._transactions[index] for index in sorted(found))
 
 
 def spent_script(txin: TxIn) -> bytes | None:
