@@ -26,13 +26,14 @@ BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_p
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 
-.PHONY: help setup setup-docs setup-fuzz demo testbed test test-testbed check bench docs lint fast-test fuzz crash checklist clean
+.PHONY: help setup setup-docs setup-fuzz demo testbed test test-testbed check bench docs lint fast-test interop fuzz crash checklist clean
 
 help: ## what there is (the default)
 	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (CHAIN=bitcoind, DEMO_ARGS=...)'
 	@echo 'make testbed   fetch the real counterparts that tests run against'
 	@echo 'make test      the whole test suite (PYTEST_ARGS=...)'
 	@echo 'make test-testbed  the plugins against their real counterparts'
+	@echo 'make interop   every scenario with every real peer, and the table (INTEROP_ARGS="--peer lnd")'
 	@echo 'make check     linters, types, layers and a fast part of the tests'
 	@echo 'make docs      the documentation, warnings are errors: docs/_build/html/index.html'
 	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
@@ -84,10 +85,13 @@ testbed: setup ## fetch the real counterparts of the tests (bitcoind; no root ne
 	$(PY) -m tests.testbed
 
 test: setup ## everything
-	$(PY) -m pytest -n $(JOBS) -m 'not testbed' --require-kernel-verdicts $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) -m 'not testbed and not interop' --require-kernel-verdicts $(PYTEST_ARGS)
 
 test-testbed: setup ## the plugins against their real counterparts
-	$(PY) -m pytest -m testbed $(PYTEST_ARGS)
+	$(PY) -m pytest -m 'testbed and not interop' $(PYTEST_ARGS)
+
+interop: setup ## every scenario with every real peer, then the table
+	$(PY) -m tests.interop $(INTEROP_ARGS)
 
 lint: setup-docs
 	$(VENV)/bin/ruff check .
@@ -98,7 +102,7 @@ lint: setup-docs
 	$(VENV)/bin/lint-imports
 
 fast-test: setup
-	$(PY) -m pytest -q -n $(JOBS) -m 'not slow and not testbed' --require-kernel-verdicts tests/vectors tests/unit tests/records
+	$(PY) -m pytest -q -n $(JOBS) -m 'not slow and not testbed and not interop' --require-kernel-verdicts tests/vectors tests/unit tests/records
 
 check: lint fast-test ## what to run before every commit
 

@@ -1,0 +1,470 @@
+"""What runs while one peer is tested: bitcoind, the peer with coins of its own, and for each scenario a Leyden node.
+
+Scenarios wait for states of both sides and of the chain, never for time.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from leyden.bitcoin import Network
+from leyden.channel import ChannelPolicy
+from leyden.crypto import sha256
+from leyden.hooks.types import ChannelClosed, NodeEvent
+from leyden.node import NO_RESERVE, Node, NodeConfig, Services
+from leyden.node.peer import Peer
+from leyden.node.views import ChannelView, InvoiceView, PaymentView
+from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, NodeId, Sat
+from leyden.wire.features import Features
+from leyden_bitcoind import BitcoindNode, Credentials, RpcClient
+from leyden_bitcoind.news import News
+from leyden_inmemory import InMemoryKeyManager
+from leyden_sqlite.store import SqliteStore
+from leyden_wallet.wallet import OnchainWallet
+
+from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel
+from tests.interop.peers import Entry
+from tests.testbed.bitcoind import Bitcoind
+
+T = TypeVar("T")
+BTC = 100_000_000
+CAPACITY = 1_000_000
+PATIENCE = 40.0
+PEER_COINS = 12
+"""Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
+POLICY = ChannelPolicy(minimum_depth=3)
+
+
+class Bed:
+    """bitcoind and one peer with coins; started once for all scenarios of the peer."""
+
+    def __init__(self, entry: Entry, folder: Path) -> None:
+        self.entry = entry
+        self.folder = folder
+        self.bitcoind = Bitcoind(folder / "bitcoind")
+        self.peer: LightningPeer = entry.make(folder / entry.name, self.bitcoind)
+        self.version = ""
+        self.node_id = ""
+        self.features = Features()
+        """Of the peer's last ``init``."""
+
+    def start(self) -> "Bed":
+        try:
+            self.bitcoind.start().make_wallet()
+            self.peer.start()
+            self.version, self.node_id = self.peer.version, self.peer.node_id
+            coins = {self.peer.new_address(): 0.5 for _ in range(PEER_COINS)}
+            self.bitcoind.rpc("sendmany", "", coins)
+            self.bitcoind.mine()
+            self.wait(lambda: self.peer.confirmed_sat() >= len(coins) * BTC // 2, "the peer sees its coins")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        close: Callable[[], None] = getattr(self.peer, "close", self.peer.stop)
+        close()
+        self.bitcoind.stop()
+
+    def wait(self, reached: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        deadline = time.monotonic() + seconds
+        while not reached():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.entry.name}: it did not come to this: {what}\n{self.peer.log_tail()}")
+            time.sleep(0.05)
+
+    def height(self) -> int:
+        return int(self.bitcoind.rpc("getblockcount"))
+
+
+class Leyden:
+    """A Leyden node with a folder of its own, in this process; ``start`` after ``stop`` is the same node again."""
+
+    def __init__(self, bed: Bed, folder: Path, policy: ChannelPolicy = POLICY) -> None:
+        self.bed = bed
+        self.folder = folder
+        self.policy = policy
+        self.birth_height = BlockHeight(bed.height())
+        self._node: Node | None = None
+        folder.mkdir(mode=0o700, parents=True)
+
+    @property
+    def node(self) -> Node:
+        if self._node is None:
+            raise RuntimeError("our node does not run")
+        return self._node
+
+    async def start(self) -> Node:
+        bitcoind = self.bed.bitcoind
+        keys = InMemoryKeyManager(sha256(str(self.folder).encode()), Network.REGTEST)
+        client = RpcClient(bitcoind.url, Credentials(user=bitcoind.user, password=bitcoind.password))
+        chain = BitcoindNode(client, Network.REGTEST, News([bitcoind.zmq]), poll_seconds=0.2)
+        services = Services(
+            store=SqliteStore(self.folder / "node.sqlite"),
+            chain_source=chain,
+            broadcasters=[chain],
+            fee_estimators=[chain],
+            wallet=OnchainWallet(),
+            node_identity=keys,
+            channel_signer=keys.channel_signer,
+            onchain_signer=keys,
+            destinations=keys,
+            payment_approval=keys,
+        )
+        config = NodeConfig(
+            network=Network.REGTEST,
+            listen=("127.0.0.1", 0),
+            policy=self.policy,
+            anchor_reserve=NO_RESERVE,
+            birth_height=self.birth_height,
+        )
+        self._node = await Node.start(config, services)
+        return self._node
+
+    async def stop(self) -> None:
+        node, self._node = self._node, None
+        if node is not None:
+            await node.stop()
+
+
+class Story:
+    """One Leyden node beside the bed. The peer's commands run in a thread, for our node has to answer meanwhile."""
+
+    def __init__(self, bed: Bed, leyden: Leyden) -> None:
+        self.bed = bed
+        self.leyden = leyden
+
+    @property
+    def node(self) -> Node:
+        return self.leyden.node
+
+    @property
+    def peer(self) -> LightningPeer:
+        return self.bed.peer
+
+    @property
+    def peer_id(self) -> NodeId:
+        return NodeId(bytes.fromhex(self.bed.node_id))
+
+    async def ask(self, command: Callable[..., T], *args: Any, **named: Any) -> T:
+        """A command of the driver."""
+        return await asyncio.to_thread(command, *args, **named)
+
+    async def until(self, reached: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
+        """``reached`` may ask the peer; what it returned when it was true."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not (found := await asyncio.to_thread(reached)):
+                    await asyncio.sleep(0.05)
+                return found
+        except TimeoutError:
+            raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
+
+    async def until_we(self, asked: Callable[[], Awaitable[T]], what: str, seconds: float = PATIENCE) -> T:
+        """As ``until``, for what our node answers asynchronously."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not (found := await asked()):
+                    await asyncio.sleep(0.05)
+                return found
+        except TimeoutError:
+            raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
+
+    def picture(self) -> str:
+        """Both sides, for a failing scenario."""
+        lines = [f"ours: {channel}" for channel in self.node.channels()]
+        lines += [f"our transactions: {self.node.transactions()}"]
+        try:
+            lines += [f"theirs: {channel}" for channel in self.theirs()]
+        except Exception as error:
+            lines.append(f"theirs: {error}")
+        return "\n".join([*lines, "the peer's log:", self.peer.log_tail()])
+
+    # -- chain -------------------------------------------------------------------------------------------------------
+
+    async def mine(self, count: int = 1) -> None:
+        """Mine; both sides have followed when this returns."""
+        await asyncio.to_thread(self.bed.bitcoind.mine, count)
+        await self.caught_up()
+
+    async def caught_up(self) -> None:
+        height = self.bed.height()
+        await self.until(lambda: self.node.info().height >= height, "our node follows the chain")
+        await self.until(lambda: self.peer.height() >= height, "the peer follows the chain")
+
+    async def in_mempool(self, txid: str) -> dict[str, Any]:
+        """The transaction, once bitcoind has it (in a block or not)."""
+
+        def found() -> Any:
+            if txid in self.bed.bitcoind.rpc("getrawmempool"):
+                return self.bed.bitcoind.rpc("getrawtransaction", txid, 1)
+            return None
+
+        tx: dict[str, Any] = await self.until(found, f"{txid} is broadcast")
+        return tx
+
+    async def spender(self, funding: str) -> dict[str, Any]:
+        """The unconfirmed transaction that spends a channel's funding output."""
+        txid, _, vout = funding.partition(":")
+
+        def found() -> Any:
+            for candidate in self.bed.bitcoind.rpc("getrawmempool"):
+                tx = self.bed.bitcoind.rpc("getrawtransaction", candidate, 1)
+                if any(i["txid"] == txid and i["vout"] == int(vout) for i in tx["vin"]):
+                    return tx
+            return None
+
+        tx: dict[str, Any] = await self.until(found, f"a transaction that spends {funding} is broadcast")
+        return tx
+
+    async def fund(self, sat: int = 5_000_000) -> None:
+        before = self.node.wallet_balance().confirmed
+        self.bed.bitcoind.rpc("sendtoaddress", await self.node.new_address(), sat / BTC)
+        await self.mine()
+        await self.until(lambda: self.node.wallet_balance().confirmed == before + sat, "our coins are there")
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Peer | None:
+        """Our side of the connection with the peer's node, if there is one."""
+        return self.node.core.peers.get(self.peer_id)
+
+    async def connect(self, port: int | None = None) -> None:
+        await self.node.connect(self.peer_id, self.peer.host, self.peer.port if port is None else port)
+        await self.connected()
+
+    async def connect_in(self) -> None:
+        """The peer dials us."""
+        address = self.node.address
+        assert address is not None
+        await self.ask(self.peer.connect, self.node.node_id.hex(), *address)
+        await self.connected()
+
+    async def connected(self) -> None:
+        """On both sides; what the peer offers is kept."""
+        own = self.node.node_id.hex()
+
+        def both() -> bool:
+            return self.connection is not None and own in self.peer.connected()
+
+        await self.until(both, "both sides are connected")
+        if self.connection is not None:
+            self.bed.features = self.connection.features
+
+    async def disconnected(self) -> None:
+        own = self.node.node_id.hex()
+        await self.until(lambda: self.connection is None and own not in self.peer.connected(), "nobody is connected")
+
+    # -- channels ------------------------------------------------------------------------------------------------------
+
+    def theirs(self) -> list[PeerChannel]:
+        """The peer's channels with this node."""
+        own = self.node.node_id.hex()
+        return [channel for channel in self.peer.channels() if channel.remote_node_id == own]
+
+    async def propose(self, kind: ChannelKind) -> None:
+        """From now on we propose channels of this kind first."""
+        others = [other.value for other in ChannelKind if other is not kind]
+        await self.node.update_channel_policy(channel_types=[kind.value, *others])
+        before_open = getattr(self.peer, "before_open", None)
+        if before_open is not None:
+            await self.ask(before_open, kind)
+
+    async def open(
+        self,
+        sat: int = CAPACITY,
+        *,
+        push_sat: int = 0,
+        public: bool = False,
+        kind: ChannelKind = ChannelKind.ANCHORS,
+        port: int | None = None,
+    ) -> "Chan":
+        """A channel that we fund, usable on both sides."""
+        await self.fund(sat + 100_000)
+        await self.connect(port)
+        await self.propose(kind)
+        channel_id = await self.node.open_channel(self.peer_id, Sat(sat), push=Msat(push_sat * 1000), announce=public)
+        funding = next(c.funding for c in self.node.channels() if c.channel_id == channel_id.hex())
+        assert funding is not None
+        return await self._opened(Chan(self, channel_id, funding))
+
+    async def opened_by_peer(
+        self,
+        sat: int = CAPACITY,
+        *,
+        push_sat: int = 0,
+        public: bool = False,
+        kind: ChannelKind = ChannelKind.ANCHORS,
+        close_address: str | None = None,
+    ) -> "Chan":
+        """A channel that the peer funds, usable on both sides."""
+        await self.connect()
+        await self.propose(kind)
+        address = self.node.address
+        assert address is not None
+        funding = await self.ask(
+            self.peer.open_channel,
+            self.node.node_id.hex(),
+            *address,
+            sat,
+            push_sat=push_sat,
+            public=public,
+            kind=kind,
+            close_address=close_address,
+        )
+        found = await self.until(
+            lambda: [c for c in self.node.channels() if c.funding == funding], "our side knows the channel"
+        )
+        return await self._opened(Chan(self, ChannelId(bytes.fromhex(found[0].channel_id)), funding))
+
+    async def _opened(self, channel: "Chan") -> "Chan":
+        txid, _, vout = channel.funding.partition(":")
+        tx = await self.in_mempool(txid)
+        assert round(tx["vout"][int(vout)]["value"] * BTC) == channel.ours().capacity_sat
+        for _ in range(2 * POLICY.minimum_depth):  # a peer may want more blocks than we do
+            await self.mine(POLICY.minimum_depth)
+            if await channel.is_usable(8.0):
+                return channel
+        await channel.usable()
+        return channel
+
+    # -- payments ------------------------------------------------------------------------------------------------------
+
+    async def invoice(self, msat: int | None, **named: Any) -> InvoiceView:
+        return await self.node.create_invoice(None if msat is None else Msat(msat), "tea", **named)
+
+    async def our_invoice(self, payment_hash: str) -> InvoiceView:
+        found = await self.node.invoice(bytes.fromhex(payment_hash))  # type: ignore[arg-type]
+        assert found is not None
+        return found
+
+    async def pay_peer(self, msat: int) -> PaymentView:
+        """We pay an invoice of the peer; both sides say so."""
+        bolt11 = await self.ask(self.peer.create_invoice, msat, "coffee")
+        result = await self.node.pay(bolt11, timeout=PATIENCE)
+        assert (result.status, result.amount_msat) == ("succeeded", msat), result
+        await self.until(lambda: self.peer.invoice_paid_msat(result.payment_hash) == msat, "the peer's invoice is paid")
+        return result
+
+    async def paid_by_peer(self, msat: int) -> Paid:
+        """The peer pays an invoice of ours; both sides say so."""
+        invoice = await self.invoice(msat)
+        paid = await self.ask(self.peer.pay, invoice.bolt11)
+        assert paid.ok, paid
+        assert sha256(bytes.fromhex(paid.preimage)).hex() == invoice.payment_hash
+        await self.received(invoice.payment_hash, msat)
+        return paid
+
+    async def received(self, payment_hash: str, msat: int) -> None:
+        """Our invoice is paid with this amount."""
+        record = await self.our_invoice(payment_hash)
+        assert (record.status, record.received_msat) == ("paid", msat)
+
+    async def events(self) -> list[NodeEvent]:
+        return [logged.event for logged in await self.node.events(limit=1000)]
+
+
+class Ends(msgspec.Struct, frozen=True, kw_only=True):
+    """How a channel ended: the closing transaction and what our event log says."""
+
+    txid: str
+    fee_sat: int
+    values: tuple[int, ...]
+    how: str
+
+
+class Chan:
+    """A channel between our node and the peer, seen from both sides."""
+
+    def __init__(self, story: Story, channel_id: ChannelId, funding: str) -> None:
+        self.story = story
+        self.channel_id = channel_id
+        self.funding = funding
+
+    def ours(self) -> ChannelView:
+        return next(c for c in self.story.node.channels() if c.channel_id == self.channel_id.hex())
+
+    def theirs(self) -> PeerChannel | None:
+        return next((c for c in self.story.theirs() if c.funding == self.funding), None)
+
+    async def is_usable(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while not await asyncio.to_thread(self._both_usable):
+                    await asyncio.sleep(0.05)
+            return True
+        except TimeoutError:
+            return False
+
+    def _both_usable(self) -> bool:
+        theirs = self.theirs()
+        return self.ours().usable and theirs is not None and theirs.usable
+
+    async def usable(self) -> tuple[ChannelView, PeerChannel]:
+        await self.story.until(self._both_usable, "the channel is usable on both sides")
+        theirs = self.theirs()
+        assert theirs is not None
+        return self.ours(), theirs
+
+    async def balances(self, ours_msat: int, theirs_msat: int) -> None:
+        """Seen from both sides, with nothing in flight; a peer may tell whole satoshi only."""
+
+        def settled() -> bool:
+            near, far = self.ours(), self.theirs()
+            return (
+                far is not None
+                and near.htlcs == far.htlcs == 0
+                and (near.local_msat, near.remote_msat) == (ours_msat, theirs_msat)
+                and abs(far.local_msat - theirs_msat) < 1000
+                and abs(far.remote_msat - ours_msat) < 1000
+            )
+
+        await self.story.until(settled, f"balances of {ours_msat} msat here and {theirs_msat} msat there")
+
+    async def closed_together(self) -> Ends:
+        """After a cooperative close was begun: one transaction that both know, confirmed, and the channel is gone."""
+        story = self.story
+        ours = self.ours()
+        tx = await story.spender(self.funding)
+        values = tuple(round(out["value"] * BTC) for out in tx["vout"])
+        await story.mine(6)
+        await story.until(
+            lambda: all(c.channel_id != self.channel_id.hex() for c in story.node.channels()), "our channel is gone"
+        )
+        (closed,) = [
+            e for e in await story.events() if isinstance(e, ChannelClosed) and e.channel_id == self.channel_id
+        ]
+        assert closed.txid is not None
+        assert closed.txid[::-1].hex() == tx["txid"]
+
+        def known() -> bool:
+            theirs = self.theirs()
+            return theirs is None or theirs.closing_txid == tx["txid"]
+
+        await story.until(known, "the peer knows of the close")
+        return Ends(txid=tx["txid"], fee_sat=ours.capacity_sat - sum(values), values=values, how=closed.how)
+
+
+async def wait_closed(story: Story, channel: Chan) -> None:
+    """Until our side has forgotten the channel."""
+    await story.until(
+        lambda: all(c.channel_id != channel.channel_id.hex() for c in story.node.channels()), "our channel is gone"
+    )
+
+
+@asynccontextmanager
+async def running(leyden: Leyden) -> AsyncIterator[Node]:
+    """Start, and stop whatever happens."""
+    try:
+        yield await leyden.start()
+    finally:
+        await leyden.stop()
+
+
+__all__ = ["BTC", "CAPACITY", "Bed", "Chan", "Leyden", "LeydenError", "Story", "running"]

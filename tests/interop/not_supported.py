@@ -1,0 +1,37 @@
+"""Cells of the interop table that a peer cannot pass, each with its evidence. Everything else has to pass.
+
+A listed scenario runs all the same and has to end with the text in ``says``: it counts as not supported then. If it
+passes, or if the peer offers ``feature``, the run fails and the line has to go.
+"""
+
+from fnmatch import fnmatchcase
+
+import msgspec
+from leyden.wire.features import Feature
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """``row`` is a pattern of row names as the table prints them."""
+
+    peer: str
+    row: str
+    says: str
+    """Part of the error with which the scenario ends."""
+    why: str
+    """The limit, in words that docs/interop.md can print."""
+    feature: Feature | None = None
+    """The peer was seen not to offer it in ``init``."""
+
+
+LIMITS: tuple[Limit, ...] = (
+    Limit(
+        peer="electrum",
+        row="connect: they hang up",
+        says="no command that ends a connection",
+        why="it has no command that ends a connection",
+    ),
+)
+
+
+def limit_of(peer: str, row: str) -> Limit | None:
+    return next((limit for limit in LIMITS if limit.peer == peer and fnmatchcase(row, limit.row)), None)
