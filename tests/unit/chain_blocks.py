@@ -10,6 +10,7 @@ from leyden.types import BlockHash, BlockHeight, OutPoint, Sat, Txid
 
 BITS = 0x207FFFFF
 GENESIS = Network.REGTEST.chain_hash
+FIRST_TIME = 1296688602
 
 
 def make_tx(
@@ -28,7 +29,7 @@ def make_block(
         version=1,
         prev_hash=BlockHash(previous),
         merkle_root=merkle_root([tx.txid for tx in body]),
-        time=height,
+        time=FIRST_TIME + height,
         bits=bits,
         nonce=0,
     )

@@ -1,22 +1,29 @@
-"""The newest headers of the best chain: linkage, proof of work, roll-back, locator.
+"""The newest headers of the best chain: the rules they obey, roll-back, locator.
 
-A header is kept for each of the newest ``KEPT_HEADERS`` blocks, which is far more than any reorg has ever needed.
+A header is kept for each of the newest ``KEPT_HEADERS`` blocks: the period that the next change of difficulty is
+reckoned from, and room for a reorg across that change, which is far more than any reorg has ever needed.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 
-from leyden.bitcoin import HEADER_LENGTH, BitcoinError, Network, check_proof_of_work, parse_header, target_from_bits
+from leyden.bitcoin import HEADER_LENGTH, BitcoinError, Network, check_proof_of_work, parse_header, work_from_bits
+from leyden.chain.checkpoints import Checkpoint, genesis_header, trusted_hash
+from leyden.chain.difficulty import MEDIAN_SPAN, RETARGET_INTERVAL, HeaderTip, linked_hashes, trusted_tip
 from leyden.chain.errors import ChainSourceError
 from leyden.chain.rows import BASE, HEADER, BaseRow, HeaderRow
 from leyden.crypto import sha256d
 from leyden.hooks.types import RecordChanges
 from leyden.types import BlockHash, BlockHeight, RecordError
 
-KEPT_HEADERS = 2016
-RETARGET_INTERVAL = 2016
+KEPT_HEADERS = RETARGET_INTERVAL + 288
 _LOCATOR_DENSE = 10
+_CHUNK = 64
+
+_Link = tuple[BlockHash, bytes]
+"""Hash and header of a block."""
 
 
 class HeaderChain(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,32 +35,62 @@ class HeaderChain(msgspec.Struct, frozen=True, kw_only=True):
     network: Network
     base_height: BlockHeight
     base_hash: BlockHash | None = None
-    hashes: tuple[BlockHash, ...] = ()
-    headers: tuple[bytes, ...] = ()
+    tip_height: BlockHeight
+    chunks: tuple[tuple[_Link, ...], ...] = ()
+    """The blocks above the base, cut at multiples of ``_CHUNK`` in height: one more block shares all the others with
+    the value before it."""
     pruned: bool = False
     """Older headers were dropped, so a fork below the base cannot be followed any more."""
 
-    @property
-    def tip_height(self) -> BlockHeight:
-        return BlockHeight(self.base_height + len(self.hashes))
+    def __len__(self) -> int:
+        return self.tip_height - self.base_height
 
     @property
     def tip_hash(self) -> BlockHash | None:
-        return self.hashes[-1] if self.hashes else self.base_hash
+        return self.chunks[-1][-1][0] if self.chunks else self.base_hash
+
+    @property
+    def hashes(self) -> tuple[BlockHash, ...]:
+        """Of all blocks above the base, in order; costs a copy."""
+        return tuple(block_hash for chunk in self.chunks for block_hash, _ in chunk)
+
+    @property
+    def headers(self) -> tuple[bytes, ...]:
+        """Of all blocks above the base, in order; costs a copy."""
+        return tuple(header for chunk in self.chunks for _, header in chunk)
+
+    def _link(self, height: int) -> _Link | None:
+        if not self.base_height < height <= self.tip_height:
+            return None
+        first = self.base_height + 1
+        chunk = self.chunks[height // _CHUNK - first // _CHUNK]
+        return chunk[height - max(first, height - height % _CHUNK)]
 
     def hash_at(self, height: int) -> BlockHash | None:
         """Hash of our block at ``height``, ``None`` where we keep none."""
-        index = height - self.base_height - 1
-        if index == -1:
+        if height == self.base_height:
             return self.base_hash
-        return self.hashes[index] if 0 <= index < len(self.hashes) else None
+        link = self._link(height)
+        return None if link is None else link[0]
 
     def header_at(self, height: int) -> bytes:
         """Our header at ``height``; ``IndexError`` where we keep none."""
-        index = height - self.base_height - 1
-        if index < 0:
+        link = self._link(height)
+        if link is None:
             raise IndexError(height)
-        return self.headers[index]
+        return link[1]
+
+    def work_above(self, height: int) -> int:
+        """Hashes that our blocks above ``height`` took on average; ``IndexError`` below the base."""
+        if height < self.base_height:
+            raise IndexError(height)
+        work, known, each = 0, b"", 0
+        for at in _span(height, self.tip_height):
+            bits = self.header_at(at)[72:76]
+            if bits != known:
+                known, each = bits, work_from_bits(int.from_bytes(bits, "little"))
+            work += each
+        return work
 
     def locator(self) -> tuple[tuple[BlockHeight, BlockHash], ...]:
         """Our blocks newest first: the last ten, then ever wider steps, then the base."""
@@ -76,55 +113,123 @@ class HeaderChain(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return self.tip_hash is None or header[4:36] == self.tip_hash
 
-    def extended(self, height: BlockHeight, block_hash: BlockHash, header: bytes) -> "HeaderChain":
+    def tip(self) -> HeaderTip | None:
+        """What the rules know about our newest block; ``None`` while not a single header is known."""
+        height = self.tip_height
+        if height > self.base_height:
+            since = height % RETARGET_INTERVAL
+            period = self._known_header(height - since)
+            newest = [self._known_header(at) for at in range(max(height - MEDIAN_SPAN + 1, 0), height + 1)]
+            known = [header for header in newest if header is not None]
+            if period is None and self.network is Network.TESTNET4:
+                known = [self.header_at(at) for at in _span(max(self.base_height, height - since), height)]
+            return trusted_tip(self.network, height, b"".join(known), period)
+        header = self._known_header(height)
+        return None if header is None else trusted_tip(self.network, height, header)
+
+    def _known_header(self, height: int) -> bytes | None:
+        if height == 0 and self.base_height == 0:
+            return genesis_header(self.network)
+        link = self._link(height)
+        return None if link is None else link[1]
+
+    def extended(
+        self, height: BlockHeight, block_hash: BlockHash, header: bytes, *, now: int | None = None
+    ) -> "HeaderChain":
         """With one more block, which must link (``links``). ``ChainSourceError`` if the header is not what it claims
-        to be or lacks work."""
-        self._check(height, block_hash, header)
-        base_height, base_hash, pruned = self.base_height, self.base_hash, self.pruned
+        to be, lacks work, has another difficulty than is due or a time that cannot be; ``now`` as for
+        ``HeaderTip.extended``."""
+        if len(header) != HEADER_LENGTH or sha256d(header) != block_hash:
+            raise ChainSourceError(f"block {height}: the header does not have the hash it is announced with")
+        tip = self.tip()
+        if tip is None:
+            self._check_first(height, block_hash, header)
+        else:
+            tip.extended(header, now=now)
+        base_height, base_hash, pruned, chunks = self.base_height, self.base_hash, self.pruned, self.chunks
         if base_hash is None:
             base_hash = BlockHash(header[4:36])
-        hashes, headers = (*self.hashes, block_hash), (*self.headers, header)
-        surplus = len(hashes) - KEPT_HEADERS
-        if surplus > 0:
-            base_height, base_hash, pruned = BlockHeight(base_height + surplus), hashes[surplus - 1], True
-            hashes, headers = hashes[surplus:], headers[surplus:]
-        return msgspec.structs.replace(
-            self, base_height=base_height, base_hash=base_hash, hashes=hashes, headers=headers, pruned=pruned
+        link = (block_hash, header)
+        if chunks and height % _CHUNK:
+            chunks = (*chunks[:-1], (*chunks[-1], link))
+        else:
+            chunks = (*chunks, (link,))
+        surplus = height - base_height - KEPT_HEADERS
+        for _ in range(surplus):
+            base_height, base_hash, pruned = BlockHeight(base_height + 1), chunks[0][0][0], True
+            chunks = (chunks[0][1:], *chunks[1:]) if len(chunks[0]) > 1 else chunks[1:]
+        return HeaderChain(
+            network=self.network,
+            base_height=base_height,
+            base_hash=base_hash,
+            tip_height=height,
+            chunks=chunks,
+            pruned=pruned,
         )
+
+    def _check_first(self, height: BlockHeight, block_hash: BlockHash, header: bytes) -> None:
+        """Nothing is known that the first header could be measured by, but the block it must be or follow."""
+        if self.base_hash is not None and header[4:36] != self.base_hash:
+            raise ChainSourceError(f"block {height} does not follow the one before")
+        for at, found in ((height, block_hash), (height - 1, header[4:36])):
+            expected = trusted_hash(self.network, at)
+            if expected is not None and found != expected:
+                raise ChainSourceError(f"block {at} is not the block that {self.network.label} has there")
+        try:
+            check_proof_of_work(parse_header(header), self.network)
+        except BitcoinError as error:
+            raise ChainSourceError(f"block {height}: {error}") from error
 
     def cut_to(self, height: BlockHeight, block_hash: BlockHash) -> "HeaderChain":
         """Without the blocks above ``height``. A fork below the base empties the chain and moves the base, unless
         headers were dropped there: then the reorg is deeper than anything believable, ``ChainSourceError``."""
-        keep = height - self.base_height
-        if keep >= 0:
-            return msgspec.structs.replace(self, hashes=self.hashes[:keep], headers=self.headers[:keep])
+        if height >= self.tip_height:
+            return self
+        if height >= self.base_height:
+            first = self.base_height + 1
+            whole = (height + 1) // _CHUNK - first // _CHUNK
+            chunks = self.chunks[: max(whole, 0)]
+            if height >= first and (height + 1) % _CHUNK:
+                start = max(first, height - height % _CHUNK)
+                chunks = (*chunks, self.chunks[height // _CHUNK - first // _CHUNK][: height - start + 1])
+            return msgspec.structs.replace(self, tip_height=height, chunks=chunks)
         if self.pruned:
             raise ChainSourceError(
                 f"a reorg to height {height} is deeper than the {KEPT_HEADERS} blocks that are kept: "
                 "check the chain source"
             )
-        return msgspec.structs.replace(self, base_height=height, base_hash=block_hash, hashes=(), headers=())
+        return msgspec.structs.replace(self, base_height=height, base_hash=block_hash, tip_height=height, chunks=())
 
-    def _check(self, height: BlockHeight, block_hash: BlockHash, header: bytes) -> None:
-        if len(header) != HEADER_LENGTH or sha256d(header) != block_hash:
-            raise ChainSourceError(f"block {height}: the header does not have the hash it is announced with")
-        parsed = parse_header(header)
-        try:
-            check_proof_of_work(parsed, self.network)
-        except BitcoinError as error:
-            raise ChainSourceError(f"block {height}: {error}") from error
-        if self.headers and self.network in (Network.MAINNET, Network.REGTEST):
-            before = parse_header(self.headers[-1])
-            self._check_difficulty(height, target_from_bits(parsed.bits), target_from_bits(before.bits))
 
-    def _check_difficulty(self, height: BlockHeight, target: int, before: int) -> None:
-        """Difficulty moves only at retargets and there by at most four; regtest never retargets."""
-        if self.network is Network.MAINNET and height % RETARGET_INTERVAL == 0:
-            good = before // 4 <= target <= before * 4
-        else:
-            good = target == before
-        if not good:
-            raise ChainSourceError(f"block {height}: the difficulty changed where it must not")
+def begin(network: Network, below: BlockHeight) -> HeaderChain:
+    """Nothing seen yet; the first block will be the one above ``below``."""
+    return HeaderChain(network=network, base_height=below, tip_height=below)
+
+
+def begin_at(network: Network, checkpoint: Checkpoint, headers: bytes) -> HeaderChain:
+    """The chain that ends at ``checkpoint``, with ``headers`` (80 bytes each) up to it, itself last, as anybody gave
+    them: with 2,016 of them every later header is judged exactly. ``ChainSourceError`` if they do not lead there."""
+    hashes = linked_hashes(headers, last=checkpoint.hash)
+    if len(hashes) > checkpoint.height + 1:
+        raise ChainSourceError(f"there are not that many headers up to checkpoint {checkpoint.height}")
+    base = BlockHeight(checkpoint.height - len(hashes))
+    cut = [headers[at : at + HEADER_LENGTH] for at in range(0, len(headers), HEADER_LENGTH)]
+    return _chain(network, base, BlockHash(headers[4:36]), tuple(zip(hashes, cut, strict=True)), pruned=False)
+
+
+def _chain(
+    network: Network, base: BlockHeight, base_hash: BlockHash, links: tuple[_Link, ...], *, pruned: bool
+) -> HeaderChain:
+    first_cut = _CHUNK - (base + 1) % _CHUNK
+    cuts = [0, *range(first_cut, len(links), _CHUNK), len(links)]
+    return HeaderChain(
+        network=network,
+        base_height=base,
+        base_hash=base_hash,
+        tip_height=BlockHeight(base + len(links)),
+        chunks=tuple(links[a:b] for a, b in pairwise(cuts)) if links else (),
+        pruned=pruned,
+    )
 
 
 def records(old: HeaderChain | None, new: HeaderChain, prefix: bytes) -> RecordChanges:
@@ -136,7 +241,7 @@ def records(old: HeaderChain | None, new: HeaderChain, prefix: bytes) -> RecordC
     if new.base_hash is None:
         return RecordChanges()
     if old is None or old.base_hash is None:
-        old = msgspec.structs.replace(new, hashes=(), headers=(), base_hash=None)
+        old = begin(new.network, new.base_height)
     same: int = max(min(old.tip_height, new.tip_height), new.base_height)
     while same > new.base_height and old.hash_at(same) != new.hash_at(same):
         same -= 1  # equal hashes mean equal history, so the rows differ only above
@@ -175,29 +280,22 @@ def load(
     """Rebuild from rows; with none, an empty chain whose first block is ``birth_height``. ``RecordError`` if the rows
     are not what ``records`` wrote."""
     if not rows:
-        return HeaderChain(network=network, base_height=BlockHeight(birth_height - 1))
+        return begin(network, BlockHeight(birth_height - 1))
     stored = dict(rows)
     if _base_key(prefix) not in stored:
         raise RecordError("CHAIN", "the stored headers have no base")
     base = BASE.decode(stored.pop(_base_key(prefix)))
     if base.pruned > 1:
         raise RecordError("CHAIN", "the base of the stored headers makes no sense")
-    headers: list[bytes] = []
-    hashes = [BlockHash(base.hash)]
+    links: list[_Link] = []
+    previous = BlockHash(base.hash)
     for height in _span(base.height, base.height + len(stored)):
         row = stored.get(_key(prefix, height)) if 0 <= height < 1 << 32 else None
         if row is None:
             raise RecordError("CHAIN", f"the stored header {height} is missing")
         header = HEADER.decode(row).header
-        if header[4:36] != hashes[-1]:
+        if header[4:36] != previous:
             raise RecordError("CHAIN", f"the stored header {height} does not follow the one before")
-        headers.append(header)
-        hashes.append(BlockHash(sha256d(header)))
-    return HeaderChain(
-        network=network,
-        base_height=BlockHeight(base.height),
-        base_hash=BlockHash(base.hash),
-        hashes=tuple(hashes[1:]),
-        headers=tuple(headers),
-        pruned=bool(base.pruned),
-    )
+        previous = BlockHash(sha256d(header))
+        links.append((previous, header))
+    return _chain(network, BlockHeight(base.height), BlockHash(base.hash), tuple(links), pruned=bool(base.pruned))
