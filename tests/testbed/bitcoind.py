@@ -60,6 +60,8 @@ class Bitcoind:
         self.port = free_port()
         self.zmq = f"ipc://{folder}/zmq"
         self.user, self.password = "leyden", "leyden"
+        self.wallet: str | None = None
+        """The one that is meant when a call names none; peers may have loaded others."""
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -110,6 +112,7 @@ class Bitcoind:
         return (self.folder / "stdout.log").read_text(errors="replace")[-500:]
 
     def rpc(self, method: str, *params: Any, wallet: str | None = None) -> Any:
+        wallet = wallet or self.wallet
         path = "" if wallet is None else f"/wallet/{wallet}"
         body = json.dumps({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).encode()
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
@@ -127,6 +130,7 @@ class Bitcoind:
     def make_wallet(self) -> None:
         """A wallet with mature coins."""
         self.rpc("createwallet", "miner", False, False, "", False, True, True)
+        self.wallet = "miner"
         self.mine(110)
 
     def mine(self, count: int = 1) -> list[str]:
