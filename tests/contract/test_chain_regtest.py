@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from leyden.bitcoin import Transaction
 from leyden.hooks.types import BlockConnected, BlocksDisconnected, ChainEvent
-from leyden.testing import chain as suite
 from leyden.testing.chain import ChainBed, ChainSourceSuite
+from leyden.testing.chain import driver as driving
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, Sat
 from leyden_regtest.chain import EmbeddedChain
 from leyden_regtest.client import RegtestClient
@@ -91,7 +91,7 @@ class _LeavesOut(InProcessChain):
 async def test_the_suite_catches_broken_sources(
     chain: EmbeddedChain, monkeypatch: pytest.MonkeyPatch, broken: type[InProcessChain], test: str
 ) -> None:
-    monkeypatch.setattr(suite, "TIMEOUT", 0.3)
+    monkeypatch.setattr(driving, "TIMEOUT", 0.3)
     bed = ChainBed(make_source=lambda: broken(chain, FeeRatePerKw(1000)), control=DirectControl(chain))
     with pytest.raises((AssertionError, TimeoutError)):
         await getattr(ChainSourceSuite(), test)(bed)
