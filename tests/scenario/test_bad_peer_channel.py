@@ -133,7 +133,7 @@ def test_trouble_that_can_pass_is_a_warning(busy: BusyNode) -> None:
     assert peer.expect(WarningMessage).channel_id == busy.channel_id
     peer.expect_closed()
     assert busy.channel.lifecycle is Lifecycle.NORMAL
-    peer = ScriptedPeer(busy.simulation, busy.node, identity=peer._identity).connect()
+    peer = ScriptedPeer(busy.simulation, busy.node, identity=peer.identity).connect()
     peer.expect(ChannelReestablish)
     peer.send(first_reestablish(busy))
     peer.expect(ChannelReady)

@@ -6,19 +6,28 @@
     peer.send(b"\\x00\\x02")
     peer.expect_closed("C-127")
 
-Everything happens in the simulation: a call returns once nobody has work left.
+A channel has an engine behind it, so that everything is right up to where the script wants it wrong:
+
+    channel = peer.open(peer.propose())
+    channel.offer(5_000_000)
+    peer.run(channel, before=CommitmentSigned)
+    peer.send(channel.changed(signature=bytes(64)))
+    peer.expect(WarningMessage)
+
+Everything happens in the simulation: a call returns once nobody has work left. ``ScriptedSocket`` is the same for a
+node that runs for real.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
-from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy
-from leyden.crypto import ecdh, pubkey_create, sha256
 from leyden.hooks.services import NodeIdentity
-from leyden.node.core import LOCAL_FEATURES
-from leyden.node.host import run_inline
+from leyden.hooks.types import DestinationPurpose
+from leyden.invoice import Invoice
+from leyden.payments import InvoiceRecord
+from leyden.testing.script import M, Script, make_invoice
+from leyden.testing.scripted_channel import ScriptedChannel, ScriptError
 from leyden.testing.simulation import SimNode, Simulation, SimWire
 from leyden.transport import (
     ACT_ONE_SIZE,
@@ -28,15 +37,11 @@ from leyden.transport import (
     ResponderHandshake,
     Session,
 )
-from leyden.types import LeydenError, NodeId
-from leyden.wire import Init, Message, Ping, Pong, UnknownMessage, WarningMessage, decode, encode
-from leyden.wire.features import Features
+from leyden.types import Msat, NodeId, Preimage, Sat
+from leyden.wire import Init, Message, OpenChannel, Ping, Pong
 
-M = TypeVar("M", bound=Message)
-
-
-class ScriptError(LeydenError, AssertionError):
-    """The node did something else than the script expects."""
+CAPACITY = 1_000_000
+PUSH = 300_000_000
 
 
 class _ScriptWire(SimWire):
@@ -55,8 +60,8 @@ class _ScriptWire(SimWire):
         self._forget()
 
 
-class ScriptedPeer:
-    """One connection to ``node`` from a made-up node; make another one to connect again (same name, same node id).
+class ScriptedPeer(Script):
+    """A made-up node with one connection at a time to ``node``; the same name is the same node id.
 
     With ``identity`` the script speaks for somebody who exists, say a node of the simulation that was killed.
     """
@@ -64,26 +69,10 @@ class ScriptedPeer:
     def __init__(
         self, simulation: Simulation, node: SimNode, name: str = "script", *, identity: NodeIdentity | None = None
     ) -> None:
+        super().__init__(name, identity, node.node_id)
         self.simulation = simulation
         self.node = node
-        self.name = name
-        self._secret = sha256(f"secret of {name}".encode())
-        self._identity = identity
-        self.node_id = NodeId(pubkey_create(self._secret)) if identity is None else run_inline(identity.node_id())
-        self.answer_pings = True
-        """Answer the node's own pings, which then do not show up in ``expect``."""
-        self.features = LOCAL_FEATURES
-        self.remote_init: Init | None = None
-        self._session: Session | None = None
-        self._raw = bytearray()
         self._wire: _ScriptWire | None = None
-        self._messages: deque[Message | UnknownMessage] = deque()
-
-    @property
-    def session(self) -> Session:
-        if self._session is None:
-            raise ScriptError(f"{self.name} has no session yet")
-        return self._session
 
     # -- connecting ------------------------------------------------------------------------------------------------
 
@@ -111,7 +100,8 @@ class ScriptedPeer:
         return self._open(self.node_id)
 
     def _open(self, remote: NodeId | None) -> "ScriptedPeer":
-        place = SimNode(self.simulation, self.name, self._secret, ChannelPolicy())  # never started: no core, no disk
+        self.forget_connection()
+        place = SimNode(self.simulation, self.name, bytes(32), ChannelPolicy())  # never started: no core, no disk
         self._wire = near = _ScriptWire(self.simulation, place, self._on_bytes)
         far = SimWire(self.simulation, self.node)
         near.other, far.other = far, near
@@ -139,6 +129,13 @@ class ScriptedPeer:
         self.begin(shake.session())
         return self._exchange_init(init)
 
+    def reconnect(self) -> "ScriptedPeer":
+        """A new connection; ``channel_reestablish`` of every channel waits to be sent."""
+        if not self.closed:
+            self.vanish()
+        self.simulation.advance(4)  # a newer connection replaces an older one only after some seconds
+        return self.connect()
+
     def begin(self, session: Session) -> None:
         """From here on the node's bytes are frames (after a handshake that the test took act by act)."""
         self._session = session
@@ -146,24 +143,17 @@ class ScriptedPeer:
 
     def initiator(self) -> InitiatorHandshake:
         """A fresh handshake with the node, to be taken act by act."""
-        return InitiatorHandshake(self.node_id, self.node.node_id, self.entropy())
-
-    def ecdh(self, point: bytes) -> bytes:
-        """With the script's static key (what the handshake asks for)."""
-        return ecdh(self._secret, point) if self._identity is None else run_inline(self._identity.ecdh(point))
+        return self.initiate(self.entropy())
 
     def entropy(self) -> bytes:
         return self.simulation.random.randbytes(32)
-
-    def make_init(self, features: Features | None = None) -> Init:
-        """An ``init`` that the node accepts, or one with other features."""
-        chosen = self.features if features is None else features
-        return Init(globalfeatures=b"", features=chosen.to_bytes(), networks=(Network.REGTEST.chain_hash,))
 
     def _exchange_init(self, init: bool | Init) -> "ScriptedPeer":
         self.remote_init = self.expect(Init)
         if init:
             self.send(self.make_init() if init is True else init)
+            for channel in self.channels:
+                channel.connected(self.negotiated)
         return self
 
     # -- out -------------------------------------------------------------------------------------------------------
@@ -176,10 +166,6 @@ class ScriptedPeer:
     def send(self, *messages: Message | bytes) -> None:
         """One frame for each message (or for bytes that pretend to be one), all in one write."""
         self.write(b"".join(self.seal(message) for message in messages))
-
-    def seal(self, message: Message | bytes) -> bytes:
-        """The encrypted frame; the session moves on, so it has to be written next."""
-        return self.session.encrypt(message if isinstance(message, bytes) else encode(message))
 
     def vanish(self) -> None:
         """The connection breaks at both ends at once."""
@@ -195,21 +181,12 @@ class ScriptedPeer:
 
     def take(self, size: int) -> bytes:
         """The next ``size`` raw bytes that the node wrote."""
-        if len(self._raw) < size:
-            raise ScriptError(f"the node wrote {len(self._raw)} bytes, {size} were due")
-        data = bytes(self._raw[:size])
-        del self._raw[:size]
-        return data
+        return self.take_raw(size)
 
     def expect(self, kind: type[M]) -> M:
         """The node's next message, which must be a ``kind``."""
         self.simulation.settle()
-        if not self._messages:
-            raise ScriptError(f"expected {kind.__name__}, the node {'closed' if self.closed else 'is silent'}")
-        message = self._messages.popleft()
-        if not isinstance(message, kind):
-            raise ScriptError(f"expected {kind.__name__}, got {message}")
-        return message
+        return self.pop(kind, self.closed)
 
     def expect_silence(self) -> None:
         """The connection is open and the node has said nothing more."""
@@ -224,15 +201,7 @@ class ScriptedPeer:
         self.simulation.settle()
         if not self.closed:
             raise ScriptError(f"the node keeps the connection; its messages: {list(self._messages)}")
-        text = ""
-        if self._messages:
-            last = self._messages.pop()
-            if not isinstance(last, WarningMessage) or self._messages:
-                raise ScriptError(f"expected nothing but a warning before the end, got {[*self._messages, last]}")
-            text = last.data.decode()
-        if reason not in text:
-            raise ScriptError(f"expected {reason} in the last warning, got {text or 'none'}")
-        return text
+        return self.last_warning(reason)
 
     def ping(self, size: int = 3) -> None:
         """The node still answers on this connection."""
@@ -241,14 +210,170 @@ class ScriptedPeer:
             raise ScriptError("the pong has another length or content than asked for")
 
     def _on_bytes(self, data: bytes) -> None:
-        self._raw += data
-        if self._session is None:
+        answer = self.unseal(data)
+        if answer:
+            self.wire.write(answer)
+
+    # -- channels --------------------------------------------------------------------------------------------------
+
+    def propose(self, funding: int = CAPACITY, push_msat: int = PUSH, **params: Any) -> ScriptedChannel:
+        """A channel that the script funds: ``open_channel`` waits to be sent. ``params`` as in ``OpenParams``."""
+        channel = self.new_channel(self.simulation.chain.height, self.simulation.now)
+        channel.on_funding = self.simulation.chain.faucet
+        channel.propose(funding, push_msat, **params)
+        return channel
+
+    def answer(self, funding: int = CAPACITY, push_msat: int = PUSH, **options: Any) -> ScriptedChannel:
+        """A channel that the node funds: it has proposed, ``accept_channel`` waits to be sent."""
+        self.let_open(funding, push_msat, **options)
+        channel = self.new_channel(self.simulation.chain.height, self.simulation.now)
+        channel.answer(self.expect(OpenChannel))
+        return channel
+
+    def run(
+        self,
+        channel: ScriptedChannel,
+        *,
+        before: type[Message] | None = None,
+        until: type[Message] | None = None,
+    ) -> Message | None:
+        """Let the engine talk to the node until it is about to send ``before``, or has received ``until``.
+
+        Returns that message (``before`` is not sent: it waits). Without either, until both are silent; ``ScriptError``
+        if the place is never reached.
+        """
+        self._follow()
+        while True:
+            channel.turn()
+            held = channel.held
+            if held is not None:
+                if before is not None and isinstance(held, before):
+                    return held
+                self.send(channel.take())
+                continue
+            self.simulation.settle()
+            taken = self.feed(channel)
+            found = next((m for m in taken if until is not None and isinstance(m, until)), None)
+            if found is not None:
+                return found
+            if not taken:
+                break
+        wanted = before or until
+        if wanted is not None:
+            raise self.missed(channel, wanted)
+        return None
+
+    def open(self, channel: ScriptedChannel) -> ScriptedChannel:
+        """The rest of the opening, three blocks included; both sides can pay."""
+        self.run(channel)
+        self.mine(3)
+        self.run(channel)
+        if not channel.is_open:
+            raise ScriptError(f"the channel did not open: {channel.channel.lifecycle.value} {channel.channel.failure}")
+        return channel
+
+    def reestablish(self, channel: ScriptedChannel) -> ScriptedChannel:
+        """A new connection on which the channel works again."""
+        self.reconnect()
+        self.run(channel)
+        if not channel.is_open:
+            raise ScriptError(f"the channel did not come back: {channel.channel.failure or self.rest()}")
+        return channel
+
+    def mine(self, count: int = 1) -> None:
+        """Blocks that the script sees too."""
+        for _ in range(count):
+            self.simulation.mine(1)
+            self._follow()
+
+    def _follow(self) -> None:
+        """Tell every engine about the blocks that it has not seen."""
+        chain = self.simulation.chain
+        for channel in self.channels:
+            for height in range(channel.height + 1, chain.height + 1):
+                funded = channel.channel.fundings[0].outpoint.txid if channel.channel.fundings else None
+                for position, tx in enumerate(chain.block_at(height).block.transactions):
+                    if tx.txid == funded:
+                        channel.confirm(height, position)
+                channel.block(height)
+
+    # -- what the node is asked to do ------------------------------------------------------------------------------
+
+    def let_open(
+        self, funding: int = CAPACITY, push_msat: int = PUSH, *, announce: bool = False, zero_conf: bool = False
+    ) -> None:
+        """The node's user opens a channel to the script (with coins from the faucet): ``open_channel`` is under way."""
+        core = self.node.core
+        peer = core.peers.get(self.node_id)
+        if peer is None:
+            raise ScriptError(f"the node has no connection to {self.name}")
+        self._fund_node(Sat(funding + 100_000))
+
+        def begin() -> None:
+            core.opener.open(
+                peer,
+                Sat(funding),
+                Msat(push_msat),
+                announce,
+                None,
+                lambda _id: None,
+                lambda _error: None,
+                zero_conf=zero_conf,
+            )
+
+        core.engine.post(begin)
+        self.simulation.settle()
+
+    def _fund_node(self, amount: Sat) -> None:
+        core = self.node.core
+        balance = core.services.wallet.balance()
+        if balance.confirmed - balance.locked >= amount:
             return
-        data = bytes(self._raw)
-        self._raw.clear()
-        for plain in self._session.feed(data):
-            message = decode(plain)
-            if isinstance(message, Ping) and self.answer_pings:
-                self.wire.write(self.seal(Pong(ignored=bytes(message.num_pong_bytes))))
-            else:
-                self._messages.append(message)
+
+        def give() -> None:
+            destination, changes = core.services.wallet.next_destination(DestinationPurpose.RECEIVE)
+            core.engine.journal.merge(changes)
+            self.simulation.chain.faucet(destination.script, Sat(10 * amount))
+
+        core.engine.post(give)
+        self.simulation.settle()
+        self.mine(1)
+
+    def let_invoice(self, amount: int) -> Invoice:
+        """The node's user makes an invoice over ``amount`` msat, for ``ScriptedChannel.pay``."""
+        return make_node_invoice(self.node, amount)
+
+    def let_pay(self, amount: int, name: str = "") -> tuple[Invoice, Preimage]:
+        """The node's user pays an invoice of the script over ``amount`` msat: the HTLC is under way."""
+        invoice, preimage = self.invoice(amount, self.simulation.now, name)
+        core = self.node.core
+        failures: list[BaseException] = []
+        core.engine.request(
+            lambda: core.payments.send(invoice, Msat(amount), ""), lambda _record: None, failures.append
+        )
+        self.simulation.settle()
+        if failures:
+            raise ScriptError(f"the node does not pay: {failures[0]}")
+        return invoice, preimage
+
+
+def make_node_invoice(node: SimNode, amount: int) -> Invoice:
+    """An invoice that ``node`` has stored and will take, as ``Node.create_invoice`` makes it."""
+    core = node.core
+    invoice, preimage = make_invoice(core.services.node_identity, amount, node.wall_time(), node.entropy(32))
+    record = InvoiceRecord(
+        payment_hash=invoice.payment_hash,
+        preimage=preimage,
+        payment_secret=invoice.payment_secret,
+        amount_msat=Msat(amount),
+        bolt11=invoice.text,
+        created=invoice.timestamp,
+        expiry=invoice.expiry,
+        min_final_cltv=invoice.min_final_cltv_expiry_delta,
+    )
+    core.engine.post(lambda: core.payments.add_invoice(record))
+    node.simulation.settle()
+    return invoice
+
+
+__all__ = ["CAPACITY", "PUSH", "ScriptError", "ScriptedChannel", "ScriptedPeer", "make_node_invoice"]
