@@ -219,6 +219,16 @@ def test_our_channel_type_is_defined_short_and_has_no_alias_in_public() -> None:
     check_open_channel(undefined_flags, pair.b.env)
 
 
+def test_we_ask_for_an_alias_only_with_anchors() -> None:
+    """A peer may fail an opening of static_remotekey with scid_alias (LND does); aliases work without the type."""
+    only = ChannelPolicy(channel_types=("static_remotekey",))
+    pair = make_pair(features=with_features(Feature.OPTION_SCID_ALIAS), policy_a=only)
+    proposed = pair.propose(announce=False)
+    assert proposed.channel_type == STATIC_REMOTEKEY.to_bytes()
+    aliased = STATIC_REMOTEKEY | Features.of(Feature.OPTION_SCID_ALIAS)
+    check_open_channel(replace(proposed, channel_type=aliased.to_bytes()), pair.b.env)
+
+
 @pytest.mark.proves("C-028")
 def test_the_upfront_script_is_always_there() -> None:
     pair = make_pair()
