@@ -86,7 +86,7 @@ async def test_limits_and_fees_change_while_the_node_runs(world: World) -> None:
     await alice.open_channel(bob.node_id, Sat(3_000_000), feerate=FeeRatePerKw(900))
     assert {channel.channel_type for channel in bob.channels()} == {
         "anchors+scid_alias",
-        "static_remotekey+scid_alias",
+        "static_remotekey",
     }
 
 

@@ -37,12 +37,15 @@ def usable_channel_types(env: Env) -> tuple[Features, ...]:
 
 
 def make_channel_type(env: Env, announce: bool) -> Features | None:
-    """The type that we propose: the first usable one, with an alias only where the channel stays private (C-027)."""
+    """The type that we propose: the first usable one, with an alias only where the channel stays private (C-027).
+
+    And only with anchors: LND fails an opening of static_remotekey with it. The alias itself needs no such type.
+    """
     usable = usable_channel_types(env)
     if not usable:
         return None
     private_alias = not announce or not C_027.enabled
-    if private_alias and env.features.offers(Feature.OPTION_SCID_ALIAS):
+    if private_alias and usable[0] != STATIC_REMOTEKEY and env.features.offers(Feature.OPTION_SCID_ALIAS):
         return usable[0] | Features.of(Feature.OPTION_SCID_ALIAS)
     return usable[0]
 
