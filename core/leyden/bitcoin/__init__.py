@@ -55,6 +55,7 @@ from leyden.bitcoin.psbt_roles import (
     take_signatures,
     unsigned_inputs,
 )
+from leyden.bitcoin.scan import ScannedBlock, positions, scan_block
 from leyden.bitcoin.script import (
     P2A_SCRIPT,
     dust_limit,
@@ -139,6 +140,7 @@ __all__ = [
     "PsbtError",
     "PsbtInput",
     "PsbtOutput",
+    "ScannedBlock",
     "TapLeaf",
     "TapPath",
     "TapTree",
@@ -186,11 +188,13 @@ __all__ = [
     "parse_header",
     "parse_psbt",
     "parse_transaction",
+    "positions",
     "psbt_digest",
     "push_data",
     "push_int",
     "read_transaction",
     "read_varint",
+    "scan_block",
     "segwit_program",
     "serialize_outpoint",
     "serialize_witness",
