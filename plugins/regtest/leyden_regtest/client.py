@@ -107,6 +107,7 @@ class RegtestClient:
         self._places: deque[tuple[BlockHeight, BlockHash]] = deque(maxlen=_KEPT_PLACES)
         self._locator: tuple[BlockHash, ...] = ()
         self._birth_height = BlockHeight(0)
+        self._first_height = BlockHeight(0)
         self._stopped = asyncio.Event()
         self._restarted = False
         self._writer: asyncio.StreamWriter | None = None
@@ -122,6 +123,7 @@ class RegtestClient:
         self._places.clear()
         self._locator = tuple(block_hash for _, block_hash in locator)
         self._birth_height = birth_height
+        self._first_height = BlockHeight(locator[0][0] + 1) if locator else birth_height
         self._drop_stream()
 
     def events(self) -> AsyncIterator[ChainEvent]:
@@ -182,7 +184,7 @@ class RegtestClient:
 
     async def watch(self, watches: Sequence[Watch]) -> BlockHeight:
         """Full blocks need no registration; what was delivered before now, the core looks at again."""
-        return BlockHeight(self._places[-1][0] + 1) if self._places else self._birth_height
+        return BlockHeight(self._places[-1][0] + 1) if self._places else self._first_height
 
     async def get_block(self, block_hash: BlockHash) -> BlockConnected:
         """A block of any branch. ``ChainError`` if the server has none or is not there."""

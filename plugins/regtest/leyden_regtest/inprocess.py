@@ -40,7 +40,7 @@ class InProcessChain:
 
     async def start(self, locator: Sequence[tuple[BlockHeight, BlockHash]], birth_height: BlockHeight) -> None:
         self._cursor = Cursor(self._chain, [block_hash for _, block_hash in locator], birth_height)
-        self._next_height = birth_height
+        self._next_height = BlockHeight(locator[0][0] + 1) if locator else birth_height
         if self._changed.set not in self._chain.listeners:
             self._chain.listeners.append(self._changed.set)
         self._changed.set()

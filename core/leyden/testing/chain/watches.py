@@ -75,6 +75,28 @@ class WatchTests:
         expect_equal(driver.conclusions.found, {(birth, paid.txid), (birth + 1, spent.txid)}, "when first synced")
         await driver.stop()
 
+    async def test_a_watch_right_after_a_restart(self, bed: ChainBed) -> None:
+        """Before the first event of the new stream: blocks below its locator are history all the same."""
+        witness_script = anyone_script(b"after a restart")
+        script = p2wsh(witness_script)
+        birth = (await bed.control.tip())[0] + 1
+        paid = await bed.control.pay(script, Sat(60_000))
+        await bed.control.mine(4)
+        height, tip = await bed.control.tip()
+        driver = await follow(bed, birth)
+        await driver.run_until(height, tip)
+        later = await driver.successor(bed.make_source())
+        await later.start()
+        await later.watch([Watch(script=script, since_height=BlockHeight(birth))])
+        await later.run_until_found({(birth, paid.txid)})
+        await later.stop()
+        again = await follow(bed, birth)
+        await again.run_until(height, tip)
+        await again.start()
+        await again.watch([Watch(script=script, since_height=BlockHeight(birth))])
+        await again.run_until_found({(birth, paid.txid)})
+        await again.stop()
+
     async def test_a_spend_is_found_by_outpoint_alone(self, bed: ChainBed) -> None:
         """The script watched beside it is another one: what pays there would be a match by itself."""
         witness_script = anyone_script(b"outpoint")
