@@ -1,0 +1,167 @@
+"""LDK Node (crate ``ldk-node``) as a Lightning node on regtest: a program of our own around it, built with cargo.
+
+The first build compiles some 260 crates and takes minutes; afterwards only our program is compiled again.
+"""
+
+import http.server
+import json
+import os
+import shutil
+import threading
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.interop.peer import ChannelKind, NotSupported
+from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.debian import CACHE, Unavailable
+from tests.testbed.peer_program import PeerProgram, built, run
+
+NAME = "ldk_node"
+SOURCES = Path(__file__).parent / "ldk_node"
+PROGRAM = "ldk-node-peer"
+BUILD_SECONDS = 2400
+MINUTE_TICK_SECONDS = 75.0
+"""LDK looks once a minute whether the feerate of a channel still fits."""
+START_SAT_PER_KW = 1250
+
+
+def command() -> list[str]:
+    """How to run the program; built on first use."""
+    if shutil.which("cargo") is None:
+        raise Unavailable("LDK Node is built with cargo and cargo is not here")
+    sources = [SOURCES / "Cargo.toml", SOURCES / "Cargo.lock", *(SOURCES / "src").iterdir()]
+    return [str(built(NAME, sources, _build) / PROGRAM)]
+
+
+def _build(folder: Path) -> None:
+    target = CACHE / NAME / "target"
+    environment = os.environ | {"CARGO_TARGET_DIR": str(target)}
+    run(NAME, ["cargo", "build", "--locked", "--quiet"], BUILD_SECONDS, cwd=SOURCES, env=environment)
+    shutil.copy(target / "debug" / PROGRAM, folder)
+
+
+class LdkNode(PeerProgram):
+    """One node with its own wallet. It accepts anchors only once it has coins, and wants 6 confirmations."""
+
+    name = NAME
+    minimum_depth = 6
+
+    def __init__(self, folder: Path, bitcoind: Bitcoind) -> None:
+        super().__init__(folder, bitcoind)
+        self._fees = FeeProxy(bitcoind)
+        self._anchors = True
+
+    def command(self) -> list[str]:
+        return command()
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"rpc_port": self._fees.port, "anchors": self._anchors}
+
+    def close(self) -> None:
+        """``stop`` for good."""
+        self.stop()
+        self._fees.stop()
+
+    @property
+    def version(self) -> str:
+        packages = tomllib.loads((SOURCES / "Cargo.lock").read_text())["package"]
+        versions = {package["name"]: package["version"] for package in packages}
+        return f"{versions['ldk-node']} (lightning {versions['lightning']})"
+
+    def set_feerate(self, sat_per_kw: int) -> None:
+        """Returns when it has sent ``update_fee`` where that is due."""
+        self._fees.sat_per_kw = sat_per_kw
+        self.height()  # asks for fees on its way
+        self.wait(lambda: not self._fee_is_due(sat_per_kw), MINUTE_TICK_SECONDS, "to send update_fee")
+
+    def _fee_is_due(self, sat_per_kw: int) -> bool:
+        """It raises a feerate at once and lowers it only by half or more."""
+        own = (found for found in self.call("channels") if found["peer_is_funder"] and found["usable"])
+        return any(sat_per_kw > found["feerate"] or 2 * sat_per_kw < found["feerate"] for found in own)
+
+    def before_open(self, kind: ChannelKind) -> None:
+        """Anchors are a setting of the whole node: it is started again if it has the other one."""
+        anchors = kind is ChannelKind.ANCHORS
+        if anchors is self._anchors:
+            return
+        self.stop()
+        self._anchors = anchors
+        self.start()
+
+    def open_channel(
+        self,
+        node_id: str,
+        host: str,
+        port: int,
+        sat: int,
+        *,
+        push_sat: int = 0,
+        public: bool = False,
+        kind: ChannelKind = ChannelKind.ANCHORS,
+        close_address: str | None = None,
+    ) -> str:
+        if close_address is not None:
+            raise NotSupported("LDK Node commits to an address of its own wallet, never to another one")
+        self.before_open(kind)
+        return super().open_channel(node_id, host, port, sat, push_sat=push_sat, public=public, kind=kind)
+
+    def close_channel(self, funding: str, *, force: bool = False, sat_per_vbyte: int | None = None) -> None:
+        if sat_per_vbyte is not None:
+            raise NotSupported("LDK Node closes at the feerate of its own estimate only")
+        super().close_channel(funding, force=force)
+
+
+class FeeProxy:
+    """bitcoind's RPC with feerates of our choice: bitcoind has none to tell on regtest."""
+
+    def __init__(self, bitcoind: Bitcoind) -> None:
+        self.sat_per_kw = START_SAT_PER_KW
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                question = json.loads(body)
+                if question["method"] == "estimatesmartfee":
+                    status, answer = 200, proxy.estimate(question["id"])
+                else:
+                    status, answer = forward(bitcoind.url + self.path, body, self.headers["Authorization"])
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Not on our stderr."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def estimate(self, number: Any) -> bytes:
+        feerate = round(self.sat_per_kw * 4 / 100_000_000, 8)
+        return json.dumps({"id": number, "error": None, "result": {"feerate": feerate, "blocks": 6}}).encode()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def forward(url: str, body: bytes, authorization: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", "Authorization": authorization})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return 200, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except OSError as error:
+        return 503, json.dumps({"id": None, "result": None, "error": {"code": -1, "message": str(error)}}).encode()
