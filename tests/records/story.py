@@ -9,7 +9,7 @@ from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy
 from leyden.channel import events as ev
 from leyden.crypto import sha256
-from leyden.hooks.types import Alarm, DestinationPurpose, OpenFailed
+from leyden.hooks.types import Alarm, AlarmCleared, DestinationPurpose, OpenFailed
 from leyden.testing.channel_pair import ChannelEnd, ChannelPair
 from leyden.testing.memory_store import CommitMoment, MemoryStore
 from leyden.testing.simulation import SimNode, Simulation
@@ -72,6 +72,7 @@ def _add_small_things(node: SimNode, friend: NodeId) -> None:
         core.peers.connect(friend, "127.0.0.1", 9735, lambda _error: None)
         core.events.set_cursor("accounting", 1)
         core.publish(Alarm(subject="store", text="copied"))
+        core.publish(AlarmCleared(subject="chain_degraded", text="over"))
         core.publish(OpenFailed(channel_id=ChannelId(bytes(32)), node_id=friend, reason="no coins"))
 
     core.engine.post(work)

@@ -122,6 +122,8 @@ class Env(msgspec.Struct, frozen=True, kw_only=True):
     sweep_script: bytes
     node_id: NodeId = NodeId(b"")
     """Ours."""
+    deadline_height: BlockHeight = BlockHeight(0)
+    """The highest block that was proved, if the chain that is followed has not come so far: deadlines do not wait."""
 
     @property
     def trusts_zero_conf(self) -> bool:

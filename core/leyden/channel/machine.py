@@ -123,7 +123,7 @@ def _on_block_connected(turn: Turn, event: ev.BlockConnected) -> None:
     ready.ready_if_due(turn, event.height)
     announce.announce_if_due(turn, event.height)
     ready.forget_if_unfunded(turn, event)
-    check_deadlines(turn, event.height)
+    check_deadlines(turn, max(event.height, turn.env.deadline_height))
     if turn.channel.spend is not None:
         sweep.sweep_if_due(turn)
         sweep.finish_if_deep(turn)

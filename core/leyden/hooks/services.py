@@ -144,10 +144,11 @@ class ChainSource(Protocol):
 
         It does not wait for a backend: noting is enough, as long as no block from ``active_from`` on is delivered
         before the backend was asked about these watches. Called before ``start`` the stream is complete from its first
-        block. The same watch twice is harmless, after each restart of the stream all come again.
-        Called later, blocks from ``since_height`` to ``active_from`` - 1 are looked at again: by the core with
-        ``get_block`` if the source has ``full_blocks``, else by the source, which delivers ``HistoryFound`` for them in
-        the order of heights, and ``SourceSynced`` once more after the last.
+        block. The same watch twice is harmless, and before each ``start`` all come again.
+
+        Blocks that are older, from ``since_height`` on, are looked at again: by the core with ``get_block`` if the
+        source has ``full_blocks``. Else the source delivers ``HistoryFound`` for them, in the order of heights, when a
+        watch comes late and with each ``start``, and ``SourceSynced`` after the last.
         """
         ...
 

@@ -416,6 +416,13 @@ class Alarm(NodeEvent, frozen=True, kw_only=True, tag="alarm"):
     text: str
 
 
+class AlarmCleared(NodeEvent, frozen=True, kw_only=True, tag="alarm_cleared"):
+    """What an ``Alarm`` with this ``subject`` told of is over."""
+
+    subject: str
+    text: str
+
+
 AnyEvent = (
     ChannelPending
     | ChannelReadyEvent
@@ -428,6 +435,7 @@ AnyEvent = (
     | TransactionConfirmed
     | TransactionUnconfirmed
     | Alarm
+    | AlarmCleared
 )
 
 

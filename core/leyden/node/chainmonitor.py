@@ -1,54 +1,59 @@
-"""ChainMonitor: feeds blocks, in the order that ``leyden.chain`` made of them, to tracker, wallet and channels."""
+"""ChainMonitor: feeds blocks, in the order that ``leyden.chain`` made of them, to tracker, wallet and channels.
+
+It follows one source at a time. Others stand by, each with a follower of its own, and take over where that one stopped;
+verifiers are compared with what is followed (``leyden.node.chain_verify``).
+"""
 
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from leyden.bitcoin import Network
-from leyden.chain import (
-    BlockFetched,
-    BlockRescanned,
-    ChainFollower,
-    FetchBlock,
-    FollowerInput,
-    HistoryMissing,
-    RestartSource,
-    SourceFault,
-    WatchesAdded,
-)
+from leyden.chain import BlockRescanned, ChainFollower, FollowerOutput, HistoryMissing
 from leyden.chain import load as load_follower
 from leyden.chain import records as follower_records
-from leyden.chain import step as follower_step
 from leyden.hooks.services import ChainSource, Wallet
 from leyden.hooks.types import (
     Alarm,
+    AlarmCleared,
     BlockConnected,
     BlocksDisconnected,
+    BlockTransaction,
     ChainEvent,
     NodeEvent,
     SourceSynced,
-    Watch,
+    SourceWarning,
 )
 from leyden.node import keyspace
+from leyden.node.chain_health import ChainHealth, ChainSettings
+from leyden.node.chain_progress import Progress
+from leyden.node.chain_runner import SourceRunner
+from leyden.node.chain_verify import Told, Verification
 from leyden.node.channels import ChannelManager
 from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal
 from leyden.node.txtracker import TxTracker
-from leyden.types import BlockHeight, OutPoint, clean_text
+from leyden.types import BlockHash, BlockHeight, OutPoint, clean_text
 
 log = structlog.get_logger("leyden.chain")
 
-FETCH_RETRY_SECONDS = 2.0
-ALARM_RESTARTS = 10
+CHECK_SECONDS = 15.0
+STALL_SECONDS = 120.0
+"""How long a source may be behind another one that stands by before that one takes over."""
+LOST_BLOCKS = 3
+"""A chain that ends so far below what was once validated is not the best one."""
+_TIME = slice(68, 72)
 
 
 class ChainMonitor:
-    """One follower; best block and headers are stored once, with the turn that absorbed them."""
+    """Best block and headers are stored once, with the turn that absorbed them."""
 
     def __init__(
         self,
         *,
-        source: ChainSource,
+        sources: Sequence[tuple[str, ChainSource]],
+        verifiers: Sequence[tuple[str, ChainSource]] = (),
+        settings: ChainSettings,
         network: Network,
         host: Host,
         caller: Caller,
@@ -60,10 +65,10 @@ class ChainMonitor:
         channels: ChannelManager,
         publish: Callable[[NodeEvent], None],
     ) -> None:
-        self._source = source
+        self._settings = settings
+        self._tip_age = settings.tip_age_seconds(network)
         self._network = network
         self._host = host
-        self._caller = caller
         self._post = post
         self._after_commit = after_commit
         self._journal = journal
@@ -71,96 +76,176 @@ class ChainMonitor:
         self._wallet = wallet
         self._channels = channels
         self._publish = publish
-        self._follower: ChainFollower | None = None
+        self.health = ChainHealth(publish, host.wall_time)
+        self.health.on_change = lambda why: setattr(channels, "chain_trouble", why)
+
+        def runner(name: str, source: ChainSource) -> SourceRunner:
+            return SourceRunner(
+                name,
+                source,
+                follower=load_follower((), keyspace.CHAIN, network, BlockHeight(0)),
+                host=host,
+                caller=caller,
+                post=post,
+                after_commit=after_commit,
+                on_output=self._on_output,
+                on_warning=lambda _runner, text: self.alarm(text),
+            )
+
+        self._sources = [runner(name, source) for name, source in sources]
+        self._told = Told()
+        self._verifications = [Verification(runner(name, source), self._told) for name, source in verifiers]
+        self._main = self._sources[0]
         self._durable: ChainFollower | None = None
+        self._highest = BlockHeight(0)
+        """The highest block that any source proved; deadlines count from it."""
         self._watched: set[tuple[bytes, OutPoint | None]] = set()
-        self._birth = BlockHeight(0)
-        self._restarts = 0
-        self._restarting = False
-        self._behind = False
+        self._was_synced = False
+        self._stalled_since = 0.0
         self.on_synced: Callable[[], None] = lambda: None
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def load(self, rows: Sequence[tuple[bytes, bytes]], birth_height: BlockHeight) -> None:
         """From rows, with nothing watched: everybody who watches says so again."""
-        self._birth = birth_height
         self._watched.clear()
-        self._restarting = False
-        self._follower = self._durable = load_follower(rows, keyspace.CHAIN, self._network, birth_height)
-        self._channels.height = self._follower.height
+        self.health.forget()
+        self._durable = load_follower(rows, keyspace.CHAIN, self._network, birth_height)
+        for runner in self.runners():
+            runner.reset(self._durable, birth_height)
+        self._durable = self._main.follower
+        self._channels.height = self._main.follower.height
+        self._raise_highest(self._main.follower.height)
+
+    def runners(self) -> list[SourceRunner]:
+        """Every source of the node: those that may be followed in their order, then the verifiers."""
+        return [*self._sources, *(verification.runner for verification in self._verifications)]
 
     @property
     def follower(self) -> ChainFollower:
-        if self._follower is None:
-            raise RuntimeError("the chain monitor was not loaded")
-        return self._follower
+        return self._main.follower
 
     @property
     def height(self) -> BlockHeight:
-        return self.follower.height
+        return self._main.follower.height
+
+    @property
+    def source_name(self) -> str:
+        """The source that is followed now."""
+        return self._main.name
+
+    @property
+    def progress(self) -> Progress:
+        return self._main.progress
 
     @property
     def synced(self) -> bool:
         """At the source's tip: not before it said so, not in the middle of a reorg, not while a gap is closed."""
-        return self._follower is not None and self._follower.synced and not self._behind
+        return self._durable is not None and self._main.synced
+
+    @property
+    def was_synced(self) -> bool:
+        """A source's tip was reached in this run."""
+        return self._was_synced
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other source stands by."""
+        return len(self._sources) == 1
+
+    def set_reader(self, read: Callable[[SourceRunner], None]) -> None:
+        """``read`` is told of each source that runs and whose events must be read from now on."""
+        for runner in self.runners():
+            runner.on_started = read
 
     async def start_source(self) -> None:
-        """Begin (or begin again) where we are."""
-        await self._source.start(self.follower.locator, self._birth)
+        """Begin (or begin again) where we are. Others follow on their own; only the first one's error is raised."""
+        await self._main.start()
+        self._post(self._begin_others)
+
+    def _begin_others(self) -> None:
+        self._check_later()
+        for runner in self.runners():
+            if runner is not self._main and not runner.started:
+                runner.restart("starts")
 
     def restart(self, reason: str) -> None:
         """The stream is not to be trusted any more (it ended, or events were lost): take it up again from our tip."""
-        self._restart_later(reason)
+        self._main.restart(reason)
+
+    def restart_all(self, reason: str) -> None:
+        """Every source begins again from where its follower is."""
+        for runner in self.runners():
+            if runner.started:
+                runner.restart(reason)
+
+    def on_stream_ended(self, runner: SourceRunner, reason: str) -> None:
+        """Its events ended or failed, which they must not; the shell reads them again in a while."""
+        if runner is self._main and not runner.trouble:
+            self.alarm(f"the chain source {runner.name} failed: {reason}")
+        runner.in_trouble(reason)
+        self._check()
 
     def watch(self, script: bytes, outpoint: OutPoint | None) -> None:
         """From the best block on; asking twice is harmless."""
         if (script, outpoint) in self._watched:
             return
         self._watched.add((script, outpoint))
-        watch = Watch(script=script, outpoint=outpoint, since_height=self.follower.height)
-        self._absorb(WatchesAdded(watches=(watch,), active_from=None))
-        self._after_commit(lambda: self._caller.call(self._source, self._source.watch([watch]), _note_watch, "watch"))
+        for runner in self.runners():
+            runner.watch(script, outpoint)
 
     def watch_wallet(self) -> None:
         """Scripts that the wallet derived ahead since the last call."""
         for script in self._wallet.scripts():
             self.watch(script, None)
 
+    def watch_coins(self) -> None:
+        """Coins of the wallet whose spending does not show the script (all but version 0)."""
+        for coin in self._wallet.coins():
+            if coin.script[:1] != b"\x00":
+                self.watch(coin.script, coin.outpoint)
+
     def alarm(self, reason: str) -> None:
         self._publish(Alarm(subject="chain_source", text=clean_text(reason)))
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def on_event(self, event: ChainEvent) -> None:
-        """What the source sent, in whatever order."""
-        self._absorb(event)
+    def on_event(self, event: ChainEvent, runner: SourceRunner | None = None) -> None:
+        """What a source sent, in whatever order; without ``runner`` the one that is followed."""
+        (runner or self._main).on_event(event)
 
-    def _absorb(self, happened: FollowerInput) -> None:
-        self._follower, outputs = follower_step(self.follower, happened)
-        for output in outputs:
-            match output:
-                case BlockConnected():
-                    self._on_connected(output)
-                case BlocksDisconnected():
-                    self._on_disconnected(output)
-                case SourceSynced():
-                    self._restarts = 0
-                    self._behind = False
-                    self._after_commit(self.on_synced)
-                case BlockRescanned():
-                    self._on_rescanned(output)
-                case FetchBlock():
-                    self._after_commit(lambda ask=output: self._fetch(ask))  # type: ignore[misc]
-                case RestartSource(reason=reason):
-                    self._restart_later(reason)
-                case SourceFault(reason=reason):
-                    log.warning("chain_source_fault", reason=reason)
-                    self.alarm(reason)
-                case HistoryMissing(from_height=height):
-                    self._publish(
-                        Alarm(subject="chain_history", text=f"blocks before {height} cannot be looked at again")
-                    )
+    def _on_output(self, runner: SourceRunner, output: FollowerOutput) -> None:
+        if isinstance(output, SourceWarning):
+            log.warning("chain_source_warns", source=runner.name, text=clean_text(output.text))
+            self.alarm(f"{runner.name}: {output.text}")
+        elif isinstance(output, BlockConnected) and output.height > self._highest:
+            self._raise_highest(output.height)
+        if runner is self._main:
+            self._on_main(output)
+            return
+        for verification in self._verifications:
+            if verification.runner is runner and isinstance(output, BlockConnected | BlockRescanned):
+                now, chain = self._host.wall_time(), self.follower.chain
+                found = verification.on_found(chain, output.height, output.block_hash, output.transactions, now)
+                self._take(output.height, output.block_hash, found)
+
+    def _on_main(self, output: FollowerOutput) -> None:
+        match output:
+            case BlockConnected():
+                self._on_connected(output)
+            case BlocksDisconnected():
+                self._on_disconnected(output)
+            case SourceSynced():
+                self._was_synced = True
+                self._check()
+                self._after_commit(self.on_synced)
+            case BlockRescanned():
+                self._on_rescanned(output)
+            case HistoryMissing(from_height=height):
+                text = f"blocks before {height} cannot be looked at again"
+                self._publish(Alarm(subject="chain_history", text=text))
+            case _:
+                pass
 
     def _on_connected(self, block: BlockConnected) -> None:
         self._tracker.on_transactions([entry.tx for entry in block.transactions], block.height)
@@ -168,15 +253,42 @@ class ChainMonitor:
         self._channels.on_block(block)
         self._tracker.on_block(block.height)
         self.watch_wallet()
+        if block.transactions:
+            self.watch_coins()
+        if self._verifications:
+            self._told.add(block.block_hash, block.transactions)
+            for verification in self._verifications:
+                now, chain = self._host.wall_time(), self.follower.chain
+                self._take(
+                    block.height,
+                    block.block_hash,
+                    verification.on_followed(chain, block.height, block.block_hash, now),
+                )
 
     def _on_rescanned(self, found: BlockRescanned) -> None:
         """Matches of a late watch in a block already told; the wallet takes blocks below its tip."""
+        if self._verifications:
+            self._told.add(found.block_hash, found.transactions)
+            for verification in self._verifications:
+                verification.on_told(found.transactions)
         self._tracker.on_transactions([entry.tx for entry in found.transactions], found.height)
         block = BlockConnected(
             height=found.height, block_hash=found.block_hash, header=b"", transactions=found.transactions, full=False
         )
         self._journal.merge(self._wallet.on_block_connected(block))
         self._channels.on_rescanned(found.height, found.transactions)
+        self.watch_wallet()
+        self.watch_coins()
+
+    def _take(self, height: BlockHeight, block_hash: BlockHash, found: tuple[BlockTransaction, ...]) -> None:
+        """A verifier proved these in a block of ours: true is true, whoever says it."""
+        if not found:
+            return
+        log.warning("verifier_found", height=height, transactions=[entry.tx.txid[::-1].hex() for entry in found])
+        self._tracker.on_transactions([entry.tx for entry in found], height)
+        block = BlockConnected(height=height, block_hash=block_hash, header=b"", transactions=found, full=False)
+        self._journal.merge(self._wallet.on_block_connected(block))
+        self._channels.on_rescanned(height, found)
 
     def _on_disconnected(self, event: BlocksDisconnected) -> None:
         log.warning("blocks_disconnected", fork_height=event.fork_height)
@@ -184,41 +296,83 @@ class ChainMonitor:
         self._journal.merge(self._wallet.on_blocks_disconnected(event))
         self._channels.on_disconnected(event.fork_height)
 
-    def _fetch(self, ask: FetchBlock) -> None:
-        def done(block: BlockConnected | None, error: BaseException | None) -> None:
-            if block is not None:
-                self._absorb(BlockFetched(block=block))
-            else:
-                log.warning("block_not_fetched", height=ask.height, reason=str(error))
-                self._host.call_later(FETCH_RETRY_SECONDS, lambda: self._post(lambda: self._fetch(ask)))
+    def _raise_highest(self, height: BlockHeight) -> None:
+        self._highest = BlockHeight(max(self._highest, height))
+        self._channels.deadline_height = self._highest
 
-        self._caller.call(self._source, self._source.get_block(ask.block_hash), done, "fetch block")
+    # -- health and fail-over ----------------------------------------------------------------------------------------
 
-    def _restart_later(self, reason: str) -> None:
-        """A gap in the stream: begin again from our locator, more slowly the more often that did not help."""
-        self._behind = True
-        if self._restarting:
+    def _check_later(self) -> None:
+        self._host.call_later(CHECK_SECONDS, lambda: self._post(self._check_again))
+
+    def _check_again(self) -> None:
+        self._check()
+        self._check_later()
+
+    def _check(self) -> None:
+        """Whether the chain can be trusted, and whether another source should be followed."""
+        now, main, health, grace = self._host.wall_time(), self._main, self.health, self._settings.trouble_seconds
+        health.note("source", f"{main.name}: {main.trouble}" if main.trouble else "", grace)
+        if self._was_synced:
+            behind = "" if main.synced else f"{main.name} is not at its tip: block {self.height}"
+            health.note("behind", behind, grace)
+            health.note("tip_age", self._old_tip(now))
+            lost = self._highest - self.height
+            text = f"{main.name} ends at block {self.height}, but block {self._highest} was seen"
+            health.note("lost_blocks", text if lost >= LOST_BLOCKS else "", grace)
+            if lost > 1:
+                self._channels.on_deadline_height()
+            for verification in self._verifications:
+                for word, (reason, patience) in verification.findings(main, now).items():
+                    health.note(word, reason, patience)
+        if len(self._sources) > 1:
+            self._choose_source(now)
+
+    def _old_tip(self, now: float) -> str:
+        chain = self.follower.chain
+        if not self._tip_age or not self.synced or chain.tip_height <= chain.base_height:
+            return ""
+        age = now - int.from_bytes(chain.header_at(chain.tip_height)[_TIME], "little")
+        if age <= self._tip_age:
+            return ""
+        return f"the newest block of {self._main.name}, {self.height}, is {int(age // 60)} minutes old"
+
+    def _choose_source(self, now: float) -> None:
+        main = self._main
+        others = [runner for runner in self._sources if runner is not main and runner.well]
+        ahead = any(runner.follower.height > self.height for runner in others)
+        if not ahead:
+            self._stalled_since = 0.0
+        elif not self._stalled_since:
+            self._stalled_since = now
+        why = ""
+        if main.trouble and now - main.trouble_since >= self._settings.failover_seconds:
+            why = main.trouble
+        elif self._stalled_since and now - self._stalled_since >= STALL_SECONDS:
+            why = f"it is stuck at block {self.height}"
+            others = [runner for runner in others if runner.follower.height > self.height]
+        if why:
+            if others:
+                self._switch(others[0], now, why)
             return
-        log.info("chain_source_restarts", reason=reason, times=self._restarts)
-        self._restarting = True
-        delay = min(0.05 * 2**self._restarts, 30.0) if self._restarts else 0.0
-        self._restarts = min(self._restarts + 1, 20)
-        if self._restarts == ALARM_RESTARTS:
-            self._publish(Alarm(subject="chain_source", text=f"the chain source does not close a gap: {reason}"))
-        if delay:
-            self._host.call_later(delay, lambda: self._post(self._restart))
+        for runner in self._sources[: self._sources.index(main)]:
+            rested = now - runner.healthy_since >= self._settings.return_seconds
+            if runner.well and rested and runner.follower.height >= self.height:
+                self._switch(runner, now, "")
+                return
+
+    def _switch(self, runner: SourceRunner, now: float, why: str) -> None:
+        """Follow another source from our tip on: what comes next is in order, for the follower sees to it."""
+        old, self._main = self._main, runner
+        self._stalled_since = 0.0
+        if why:
+            old.healthy_since = now
+            log.warning("chain_source_switched", old=old.name, new=runner.name, reason=why)
+            self.alarm(f"{old.name} fails ({why}): the chain is followed over {runner.name} now")
         else:
-            self._after_commit(self._restart)
-
-    def _restart(self) -> None:
-        self._restarting = False
-
-        def done(_: None, error: BaseException | None) -> None:
-            if error is not None:
-                log.warning("chain_source_not_started", reason=str(error))
-                self._host.call_later(FETCH_RETRY_SECONDS, lambda: self._post(self._restart))
-
-        self._caller.call(self._source, self.start_source(), done, "restart chain source")
+            log.warning("chain_source_back", old=old.name, new=runner.name)
+            self._publish(AlarmCleared(subject="chain_source", text=f"the chain is followed over {runner.name} again"))
+        runner.take_over(old.follower)
 
     # -- turn --------------------------------------------------------------------------------------------------------
 
@@ -226,19 +380,15 @@ class ChainMonitor:
         return False
 
     def write(self, journal: Journal) -> None:
-        if self._follower is not None and self._follower is not self._durable:
-            journal.merge(follower_records(self._durable, self._follower, keyspace.CHAIN))
+        if self._durable is not None and self.follower is not self._durable:
+            journal.merge(follower_records(self._durable, self.follower, keyspace.CHAIN))
 
     def commit(self) -> None:
-        self._durable = self._follower
+        if self._durable is not None:
+            self._durable = self.follower
 
     def rollback(self) -> None:
         """Back to the durable tip. The source moved on without us: ``load`` and ``restart`` put that right."""
         if self._durable is not None:
-            self._follower = self._durable
-            self._channels.height = self._follower.height
-
-
-def _note_watch(active_from: BlockHeight | None, error: BaseException | None) -> None:
-    if error is not None:
-        log.warning("watch_not_acknowledged", reason=str(error))
+            self._main.follower = self._durable
+            self._channels.height = self._durable.height

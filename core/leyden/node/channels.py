@@ -144,6 +144,10 @@ class ChannelManager:
         publish: Callable[[NodeEvent], None],
     ) -> None:
         self.height = BlockHeight(0)
+        self.deadline_height = BlockHeight(0)
+        """The highest block that any chain source proved, whichever is followed: deadlines count from it."""
+        self.chain_trouble = ""
+        """Why the chain is not to be trusted now: no channel is opened or accepted then, no HTLC is offered."""
         self.policy = policy
         self._host = host
         self._caller = caller
@@ -321,6 +325,7 @@ class ChannelManager:
         return Env(
             now=int(self._host.wall_time()),
             height=self.height,
+            deadline_height=self.deadline_height,
             feerates=self._fees.rates,
             policy=self.policy,
             entropy=self._host.entropy(32),
@@ -524,6 +529,11 @@ class ChannelManager:
             actor = None if channel_id is None else self._actors.get(channel_id)
             if actor is not None:
                 self.apply(actor, FundingSpent(tx=tx, height=height))
+
+    def on_deadline_height(self) -> None:
+        """The chain that is followed lags behind one that was proved: deadlines may have passed all the same."""
+        for actor in list(self._actors.values()):
+            self.apply(actor, BlockConnected(height=self.height))
 
     def on_rescanned(self, height: BlockHeight, transactions: Sequence[BlockTransaction]) -> None:
         """Transactions of a block that was already told, found by a watch added since."""

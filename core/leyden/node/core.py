@@ -4,7 +4,8 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -28,6 +29,7 @@ from leyden.hooks.services import (
 )
 from leyden.hooks.types import AcceptTerms, Alarm, IncomingPayment, NodeEvent, OpenRequest, PeerInfo, Refusal
 from leyden.node import keyspace
+from leyden.node.chain_health import ChainSettings
 from leyden.node.chainmonitor import ChainMonitor
 from leyden.node.channels import ChannelActor, ChannelManager
 from leyden.node.engine import Engine
@@ -47,6 +49,7 @@ from leyden.wire.features import Context, Feature, make_features
 
 log = structlog.get_logger("leyden.node")
 
+T = TypeVar("T")
 REPEAT_SECONDS = 30.0
 """Transactions that are not in a block yet are broadcast again this often, besides on every block."""
 MAX_UNHEARD_BYTES = 16 * 1024 * 1024
@@ -84,6 +87,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     store: Store
     chain_source: ChainSource
+    """The one that is followed; ``chain_fallbacks`` take over in their order while it cannot be."""
     broadcasters: Sequence[Broadcaster]
     fee_estimators: Sequence[FeeEstimator]
     wallet: Wallet
@@ -92,6 +96,21 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     onchain_signer: OnchainSigner
     destinations: Destinations
     payment_approval: PaymentApproval
+    chain_fallbacks: Sequence[ChainSource] = ()
+    chain_verifiers: Sequence[ChainSource] = ()
+    """Sources whose view is compared with what is followed."""
+    names: Mapping[str, Sequence[str]] = msgspec.field(default_factory=dict)
+    """By kind (``broadcaster``, ``chain_source``, …) the names under which the config chose these, in their order."""
+
+    def named(self, kind: str, services: Sequence[T]) -> list[tuple[str, T]]:
+        """``services`` of one kind with the names that people know them by."""
+        known = [*self.names.get(kind, ())]
+        found = []
+        for index, service in enumerate(services):
+            info = getattr(service, "info", None)
+            own = getattr(info, "name", None) or type(service).__name__
+            found.append((known[index] if index < len(known) else str(own), service))
+        return found
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +120,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[str, int] | None = None
     policy: ChannelPolicy = ChannelPolicy()
     anchor_reserve: AnchorReserve = AnchorReserve()
+    chain: ChainSettings = ChainSettings()
     birth_height: BlockHeight = BlockHeight(0)
     connect: tuple[tuple[NodeId, str, int], ...] = ()
 
@@ -182,7 +202,9 @@ class NodeCore:
             ask_payment=lambda payment, answer: questions.accept_payment(payment, answer),
         )
         self.chain = ChainMonitor(
-            source=services.chain_source,
+            sources=services.named("chain_source", [services.chain_source, *services.chain_fallbacks]),
+            verifiers=services.named("chain_verifier", services.chain_verifiers),
+            settings=config.chain,
             network=config.network,
             host=host,
             caller=caller,
@@ -301,6 +323,7 @@ class NodeCore:
 
     def _resume(self) -> None:
         self.engine.post(self.chain.watch_wallet)
+        self.engine.post(self.chain.watch_coins)
         self.engine.post(self.channels.resume)
         self.engine.post(self.payments.resume)
         self.engine.post(self.fees.refresh)
@@ -315,9 +338,10 @@ class NodeCore:
         await self._load_rows()
         # At once, not as mail: the mail that waited (blocks above all) must find every channel watching.
         self.chain.watch_wallet()
+        self.chain.watch_coins()
         self.channels.resume("open:")
         self.payments.resume()
-        self.chain.restart("the store was read back")
+        self.chain.restart_all("the store was read back")
         self.on_reloaded()
 
     # -- peers are heard only at the tip of the chain ------------------------------------------------------------------

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from leyden.hooks.services import ChainSource, StoreFenced
-from leyden.hooks.types import ChainEvent
+from leyden.hooks.services import StoreFenced
+from leyden.hooks.types import BlockConnected, ChainEvent
+from leyden.node.chain_runner import SourceRunner
 from leyden.node.core import NodeCore
 from leyden.node.host import TimerHandle
 from leyden.node.peer import Peer
@@ -21,7 +22,9 @@ log = structlog.get_logger("leyden.driver")
 T = TypeVar("T")
 DIAL_TIMEOUT = 10.0
 CHAIN_QUEUE = 64
-"""Blocks that may wait for their turn before the chain source is held back."""
+"""Blocks that may wait before the chain source is held back: a catch-up commits up to so many at once."""
+CHAIN_TRANSACTIONS = 20_000
+"""Transactions in these blocks together; one block may always wait, however large."""
 SUSPENDED_SECONDS = 1.0
 CANCEL_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
@@ -117,6 +120,27 @@ class _Timer:
         self._running.discard(self)
         if self._handle is not None:
             self._handle.cancel()
+
+
+class _Room:
+    """How much of a source may wait for its commit: blocks are few or small, and memory stays bounded."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._weight = 0
+        self._left = asyncio.Event()
+
+    async def enter(self, weight: int) -> None:
+        while self._events and (self._events >= CHAIN_QUEUE or self._weight + weight > CHAIN_TRANSACTIONS):
+            self._left.clear()
+            await self._left.wait()
+        self._events += 1
+        self._weight += weight
+
+    def leave(self, weight: int) -> None:
+        self._events -= 1
+        self._weight -= weight
+        self._left.set()
 
 
 class PeerSocket(asyncio.Protocol):
@@ -264,7 +288,7 @@ class Driver:
 
     # -- chain -------------------------------------------------------------------------------------------------------
 
-    async def pump(self, source: ChainSource) -> None:
+    async def pump(self, runner: SourceRunner) -> None:
         """Every event of the source becomes mail; at most ``CHAIN_QUEUE`` wait for their commit.
 
         A source that fails or ends is started again: a plugin's fault must not leave the node blind. Before the tip was
@@ -273,28 +297,29 @@ class Driver:
         delay = PUMP_RETRY_SECONDS
         while True:
             try:
-                await self._pump_once(source)
+                await self._pump_once(runner)
                 reason = "its stream of blocks ended"
             except Exception as error:
-                if not self.core.chain.synced:
+                if not self.core.chain.was_synced and self.core.chain.is_alone:
                     raise
                 reason = f"{type(error).__name__}: {error}"
-            log.warning("chain_source_failed", reason=reason, again_in=delay)
-            self.post(lambda text=reason: self.core.chain.alarm(text))  # type: ignore[misc]
+            log.warning("chain_source_failed", source=runner.name, reason=reason, again_in=delay)
+            self.post(partial(self.core.chain.on_stream_ended, runner, reason))
             await asyncio.sleep(delay)
             delay = min(delay * 2, 60.0)
-            self.post(lambda: self.core.chain.restart("the chain source failed"))
+            self.post(partial(runner.restart, "its stream ended"))
 
-    async def _pump_once(self, source: ChainSource) -> None:
-        room = asyncio.Semaphore(CHAIN_QUEUE)
-        async for event in source.events():
-            await room.acquire()
-            self.post(partial(self._on_chain_event, event, room))
+    async def _pump_once(self, runner: SourceRunner) -> None:
+        room = _Room()
+        async for event in runner.source.events():
+            weight = 1 + len(event.transactions) if isinstance(event, BlockConnected) else 1
+            await room.enter(weight)
+            self.post(partial(self._on_chain_event, runner, event, partial(room.leave, weight)))
 
-    def _on_chain_event(self, event: ChainEvent, room: asyncio.Semaphore) -> None:
+    def _on_chain_event(self, runner: SourceRunner, event: ChainEvent, leave: Callable[[], None]) -> None:
         """Not a request: while storage is degraded the event waits like all mail."""
-        self.core.engine.after_commit(room.release, lambda _error: room.release())
-        self.core.chain.on_event(event)
+        self.core.engine.after_commit(leave, lambda _error: leave())
+        self.core.chain.on_event(event, runner)
 
     # -- sockets -----------------------------------------------------------------------------------------------------
 

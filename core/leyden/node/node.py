@@ -29,6 +29,7 @@ from leyden.hooks.types import (
 )
 from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice, parse_invoice
 from leyden.node import keyspace
+from leyden.node.chain_runner import SourceRunner
 from leyden.node.channels import ChannelActor
 from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
@@ -133,8 +134,8 @@ class Node:
         core.on_synced = lambda: _finish(synced, None, None)
         core.on_reloaded = self._on_reloaded
         await self._turn_done()
+        core.chain.set_reader(self._read_source)
         await core.chain.start_source()
-        self._start_task(self._driver.pump(services.chain_source), "chain")
         await _first(synced, self._driver.fatal, *self._tasks)
         if hooks is not None:
             self._plugins_started = True
@@ -146,6 +147,9 @@ class Node:
             core.engine.post(_connect_quietly(core, node_id, host_name, port))
         for consumer in hooks.event_consumers() if hooks is not None else ():
             self._start_task(self._feed(consumer), f"events for {consumer}")
+
+    def _read_source(self, runner: SourceRunner) -> None:
+        self._start_task(self._driver.pump(runner), f"chain over {runner.name}")
 
     def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -182,7 +186,9 @@ class Node:
         if self._hooks is not None and self._plugins_started:
             self._plugins_started = False
             await _quietly("stop plugins", self._hooks.stop())
-        await _quietly("stop chain source", self.core.services.chain_source.stop())
+        services = self.core.services
+        for source in (services.chain_source, *services.chain_fallbacks, *services.chain_verifiers):
+            await _quietly("stop chain source", source.stop())
         await _quietly("close store", self.core.services.store.close())
         log.info("node_stopped", node_id=self.core.node_id.hex())
 

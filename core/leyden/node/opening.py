@@ -129,6 +129,9 @@ class Opener:
         if self._fees.stale:
             failed(OpenRefused("no fresh fee estimate: check the fee estimator before opening a channel"))
             return
+        if self._channels.chain_trouble:
+            failed(OpenRefused(f"no channel is opened while the chain is degraded: {self._channels.chain_trouble}"))
+            return
         balance = self._wallet.balance()
         spendable = balance.confirmed + balance.unconfirmed - balance.locked
         if funding > spendable:
@@ -195,6 +198,8 @@ class Opener:
             return "a batch needs signers that answer at once: its channels become durable together"
         if self._fees.stale:
             return "no fresh fee estimate: check the fee estimator before opening channels"
+        if self._channels.chain_trouble:
+            return f"no channels are opened while the chain is degraded: {self._channels.chain_trouble}"
         if total > spendable:
             return f"not enough coins: {total} sat asked, {spendable} sat spendable"
         if any(opening.peer.node_id is None for opening in openings):
@@ -351,7 +356,7 @@ class Opener:
         self._ask_accept(request, answered)
 
     def _why_not(self, node_id: NodeId, message: OpenChannel) -> str | None:
-        if self._fees.stale:
+        if self._fees.stale or self._channels.chain_trouble:
             return "not accepting channels right now"
         unfunded = self._unfunded()
         for asking, _ in self._asking:

@@ -307,6 +307,8 @@ class PaymentManager:
         """Offer an HTLC over a channel with the payee. ``PaymentError`` if none can carry it; nothing was sent then."""
         if invoice.payment_hash in self._payments:
             raise PaymentError("this payment hash is already being paid")
+        if self._channels.chain_trouble:
+            raise PaymentError(f"no payment is offered while the chain is degraded: {self._channels.chain_trouble}")
         now = int(self._host.wall_time())
         if now > invoice.expires_at:
             raise PaymentError("the invoice has expired")

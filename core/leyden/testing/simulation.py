@@ -25,6 +25,7 @@ from leyden.hooks.types import (
     UtxoAnswer,
     Watch,
 )
+from leyden.node.chain_runner import SourceRunner
 from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.host import run_inline
 from leyden.node.peer import Peer
@@ -154,7 +155,7 @@ class Simulation:
         source = SimChain(self, node)
         keys = self._keys(node.seed, Network.REGTEST)
         signer = node.wrap_signer(node.guarded(keys.channel_signer))
-        return Services(
+        services = Services(
             store=node.store,
             chain_source=source,
             broadcasters=[source],
@@ -166,6 +167,7 @@ class Simulation:
             destinations=keys,
             payment_approval=keys,
         )
+        return node.adapt(services)
 
     def cursor(self, locator: Sequence[BlockHash], birth: BlockHeight) -> Any:
         return self._cursor(self.chain, locator, birth)
@@ -195,6 +197,8 @@ class SimNode:
         self.feerate = FEERATE
         self.on_store: Callable[[MemoryStore], None] = lambda _store: None
         """Sees the store of each life before it is opened."""
+        self.adapt: Callable[[Services], Services] = lambda services: services
+        """May exchange services of each life, set before ``start``."""
         self.sealed = ""
         """Why nothing may leave now; a write is noted in ``leaks``."""
         self.leaks: list[str] = []
@@ -304,15 +308,17 @@ class SimNode:
             run_inline(self._core.engine.turn())
 
     def poll_chain(self) -> None:
-        """Read everything that the chain source has to tell."""
+        """Read everything that the chain sources have to tell."""
         if self._core is None:
             return
-        source = self._core.services.chain_source
-        if not isinstance(source, SimChain):
-            return
+        for runner in self._core.chain.runners():
+            if isinstance(runner.source, SimChain):
+                self._poll(runner, runner.source)
+
+    def _poll(self, runner: SourceRunner, source: "SimChain") -> None:
         while self._core is not None and (event := source.poll()) is not None:
             chain = self._core.chain
-            self._core.engine.post(lambda event=event, chain=chain: chain.on_event(event))  # type: ignore[misc]
+            self._core.engine.post(partial(chain.on_event, event, runner))
             self.guard(self.turn)
 
     # -- leyden.node.host.Host ---------------------------------------------------------------------------------------
