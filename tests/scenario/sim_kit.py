@@ -4,8 +4,11 @@ from pathlib import Path
 
 from leyden.channel import Channel
 from leyden.hooks.types import DestinationPurpose
+from leyden.node import keyspace
 from leyden.node.core import NodeCore
-from leyden.testing.scripted_peer import ScriptedPeer
+from leyden.payments import PaymentStatus
+from leyden.payments.records import decode_payment_record
+from leyden.testing.scripted_peer import ScriptedPeer, make_node_invoice
 from leyden.testing.simulation import SimNode, Simulation
 from leyden.types import ChannelId, Msat, Sat
 
@@ -60,6 +63,7 @@ class BusyNode:
             raise AssertionError(f"the channel did not open: {answers}")
         self.channel_id = ChannelId(answers[0])  # type: ignore[arg-type]
         self._scripts: list[ScriptedPeer] = []
+        self.paid = 0
         self.bystander = self.script("bystander").connect()
         self.check()
 
@@ -85,6 +89,19 @@ class BusyNode:
             if script.dialled and not script.closed:
                 script.hang_up()
         del self._scripts[1:]
+
+    def pay(self) -> None:
+        """A payment each way over the unrelated channel, of some amount that was not there before."""
+        self.paid += 1
+        for payer, payee in ((self.node, self.friend), (self.friend, self.node)):
+            invoice = make_node_invoice(payee, 1_000_000 + self.paid)
+            core = payer.core
+            core.engine.post(lambda core=core, invoice=invoice: core.payments.send(invoice, invoice.amount_msat, ""))
+            self.simulation.settle()
+            row = payer.disk.rows[keyspace.payment_key(invoice.payment_hash)]
+            record = decode_payment_record(row)
+            if record.status != PaymentStatus.SUCCEEDED:
+                raise AssertionError(f"the unrelated channel does not pay: {record.status} {record.failure}")
 
     def check(self) -> None:
         """The unrelated connection answers, the unrelated channel works."""

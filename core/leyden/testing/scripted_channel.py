@@ -22,12 +22,21 @@ from leyden.onion import build_onion, decode_failure, make_failure, make_final_p
 from leyden.payments.send import make_direct_htlc
 from leyden.testing.channel_pair import ChannelEnd
 from leyden.types import BlockHeight, FeeRatePerKw, LeydenError, Msat, NodeId, PaymentHash, PaymentSecret, Preimage, Sat
-from leyden.wire import ErrorMessage, Message, OpenChannel, UnknownMessage, WarningMessage, decode, encode
+from leyden.wire import (
+    ErrorMessage,
+    Message,
+    OpenChannel,
+    UnknownMessage,
+    UpdateFailHtlc,
+    WarningMessage,
+    decode,
+    encode,
+)
 from leyden.wire import failures as wire_failures
 from leyden.wire.features import Features
 
 SCRIPT_POLICY = ChannelPolicy(minimum_depth=3, max_dust_exposure_msat=Msat(10**15))
-"""A script minds the node's limits, not its own."""
+"""A script minds the node's limits, not its own; the node may open to it without waiting for a block."""
 FEERATE = FeeRatePerKw(1_000)
 """Of commitments, in sat per 1000 weight: what the simulation's estimator says too."""
 _RATES = FeeRates(anchor_channel=FEERATE, non_anchor_channel=FEERATE, close_minimum=FEERATE)
@@ -55,7 +64,8 @@ class ScriptedChannel:
     ) -> None:
         self.name = name
         self.node = node
-        self.end = ChannelEnd(name, signer, SCRIPT_POLICY, features)
+        policy = replace(SCRIPT_POLICY, trusted_zero_conf=(node.hex(),))
+        self.end = ChannelEnd(name, signer, policy, features)
         self.end.identity = identity
         self.end.env = replace(
             self.end.env,
@@ -68,6 +78,10 @@ class ScriptedChannel:
         self.on_funding: Callable[[bytes, Sat], Transaction] = _no_coins
         """Makes the transaction that pays an amount to a script, where the script funds the channel."""
         self.funding_tx: Transaction | None = None
+        self.heard: list[Message] = []
+        """Everything that the engine was given, in order."""
+        self.offered: dict[int, PaymentHash] = {}
+        """The payment hash of each HTLC that the script has offered, by id."""
         self._identity = identity
         self._secrets: dict[bytes, bytes] = {}
 
@@ -165,6 +179,7 @@ class ScriptedChannel:
     def receive(self, messages: Iterable[Message]) -> None:
         """Messages of the node, and the end of the turn in which they came."""
         for message in messages:
+            self.heard.append(message)
             self.end.do(ev.MessageReceived(message=message))
         self._fund()
         self.turn()
@@ -231,7 +246,9 @@ class ScriptedChannel:
         command = ev.AddHtlc(
             amount_msat=amount, payment_hash=payment_hash, cltv_expiry=expiry, onion_routing_packet=onion
         )
-        return next(effect.id for effect in self.end.do(command) if isinstance(effect, fx.HtlcAdded))
+        added = next(effect.id for effect in self.end.do(command) if isinstance(effect, fx.HtlcAdded))
+        self.offered[added] = payment_hash
+        return added
 
     def fulfil(self, id: int, preimage: bytes) -> None:
         """``update_fulfill_htlc`` waits to be sent."""
@@ -265,9 +282,9 @@ class ScriptedChannel:
     def _shared_secret(self, htlc: fx.HtlcReceived) -> bytes:
         return run_inline(self._identity.ecdh(onion_ephemeral_key(htlc.onion_routing_packet)))
 
-    def failure(self, payment_hash: bytes, reason: bytes) -> wire_failures.Failure | wire_failures.UnknownFailure:
-        """What the node says in ``update_fail_htlc`` about an HTLC of ours; ``ScriptError`` if nobody can read it."""
-        found = decode_failure([self._secrets[payment_hash]], reason)
+    def failure(self, message: UpdateFailHtlc) -> wire_failures.Failure | wire_failures.UnknownFailure:
+        """What the node says about an HTLC that the script had offered; ``ScriptError`` if nobody can read it."""
+        found = decode_failure([self._secrets[self.offered[message.id]]], message.reason)
         if found is None:
             raise ScriptError("the failure cannot be decrypted")
         return wire_failures.decode_failure(found[1])
