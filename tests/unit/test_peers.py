@@ -164,6 +164,38 @@ def test_a_replaced_connection_answers_nobody_who_waits(simulation: Simulation, 
     assert answers == [None]
 
 
+def test_connect_joins_an_attempt_that_is_under_way(simulation: Simulation, node: SimNode) -> None:
+    """A second connection would end one of the two, at the whim of the other side."""
+    answers: list[BaseException | None] = []
+    dialled: list[str] = []
+    manager = node.core.peers
+    manager.dial = lambda _node_id, host, _port: dialled.append(host)
+    peer = ScriptedPeer(simulation, node)
+    for _ in range(2):
+        node.core.engine.post(lambda: manager.connect(peer.node_id, "example", 9735, answers.append))
+    simulation.settle()
+    assert dialled == ["example"]
+    peer.accept()
+    assert answers == [None, None]
+    peer.vanish()
+    node.core.engine.post(lambda: manager.connect(peer.node_id, "example", 9735, answers.append))
+    simulation.settle()
+    assert dialled == ["example", "example"], "what ended is tried again"
+
+
+def test_who_waits_hears_of_the_last_attempt(simulation: Simulation, node: SimNode) -> None:
+    answers: list[BaseException | None] = []
+    manager = node.core.peers
+    peer = ScriptedPeer(simulation, node)
+    for host in ("stale.example", "fresh.example"):
+        node.core.engine.post(lambda host=host: manager.connect(peer.node_id, host, 9735, answers.append))
+    node.core.engine.post(lambda: manager.on_dial_failed(peer.node_id, OSError("refused")))
+    simulation.settle()
+    assert answers == []
+    peer.accept()
+    assert answers == [None, None]
+
+
 def test_connecting_to_ourselves_is_refused(simulation: Simulation, node: SimNode) -> None:
     peer = ScriptedPeer(simulation, node)
     peer.connect(init=False)
