@@ -69,6 +69,8 @@ class PeerManager:
         self._since: dict[NodeId, float] = {}
         self._touched: dict[Peer, None] = {}
         self._waiting: dict[NodeId, list[Callable[[BaseException | None], None]]] = {}
+        self._dialling: dict[NodeId, list[PeerAddress]] = {}
+        """Where no socket is open yet. Not of a turn: a dial goes on whatever becomes of the turn that began it."""
         self._retry: dict[NodeId, float] = {}
         self._tokens = float(HANDSHAKE_BURST)
         self._tokens_at = 0.0
@@ -94,17 +96,42 @@ class PeerManager:
     # -- connecting ------------------------------------------------------------------------------------------------
 
     def connect(self, node_id: NodeId, host: str, port: int, done: Callable[[BaseException | None], None]) -> None:
-        """Dial unless connected; ``done(None)`` once our side accepts the peer.
+        """Dial unless connected or about to be; ``done(None)`` once our side accepts the peer.
 
         Handshake and ``init`` are done then and no plugin of ours objected. Whether the peer keeps us we cannot know: a
         refusal of its own ends the connection later. ``done(ConnectFailed)`` if it comes to nothing before.
         """
-        self._addresses.set(node_id, PeerAddress(host=host, port=port))
+        address = PeerAddress(host=host, port=port)
+        self._addresses.set(node_id, address)
         if self.get(node_id) is not None:
             done(None)
             return
         self._waiting.setdefault(node_id, []).append(done)
-        self.dial(node_id, host, port)
+        # A second connection would end one of the two, and which one is up to the other side.
+        if address in self._dialling.get(node_id, ()) or f"{host}:{port}" in self._shaking_hands(node_id):
+            return
+        self._dial(node_id, address)
+
+    def _dial(self, node_id: NodeId, address: PeerAddress) -> None:
+        self._dialling.setdefault(node_id, []).append(address)
+        self.dial(node_id, address.host, address.port)
+
+    def _dialled(self, node_id: NodeId) -> None:
+        """One dial, the oldest, has ended: in a socket or in nothing."""
+        addresses = self._dialling.get(node_id, [])
+        if len(addresses) > 1:
+            addresses.pop(0)
+        else:
+            self._dialling.pop(node_id, None)
+
+    def _shaking_hands(self, node_id: NodeId) -> list[str]:
+        """Addresses of connections that we began and that are not ready yet."""
+        early = (PeerState.HANDSHAKE, PeerState.AWAITING_INIT, PeerState.VETTING)
+        return [
+            peer.address
+            for peer in self._connections
+            if peer.node_id == node_id and not peer.inbound and peer.state in early
+        ]
 
     def reconnect_all(self) -> None:
         """Dial every channel peer that has an address (at start)."""
@@ -114,11 +141,18 @@ class PeerManager:
     def _dial_known(self, node_id: NodeId) -> None:
         address = self._addresses.get(node_id)
         if address is not None and node_id not in self._by_node and not self.stopping:
-            self.dial(node_id, address.host, address.port)
+            self._dial(node_id, address)
 
     def on_dial_failed(self, node_id: NodeId, error: BaseException) -> None:
+        self._dialled(node_id)
+        if self._goes_on(node_id):
+            return
         self._answer(node_id, ConnectFailed(f"cannot reach {node_id.hex()}: {error}"))
         self._retry_later(node_id)
+
+    def _goes_on(self, node_id: NodeId) -> bool:
+        """Whether another attempt is under way: that one answers who waits."""
+        return node_id in self._dialling or bool(self._shaking_hands(node_id))
 
     def _retry_later(self, node_id: NodeId) -> None:
         """Back off, for peers that we share a channel with."""
@@ -150,6 +184,8 @@ class PeerManager:
 
     def new_connection(self, wire: Wire, address: str, remote_node_id: NodeId | None) -> Peer:
         """A socket is open; ``remote_node_id`` when we dialled."""
+        if remote_node_id is not None:
+            self._dialled(remote_node_id)
         peer = Peer(
             wire=wire,
             owner=self,
@@ -251,7 +287,7 @@ class PeerManager:
         if was_current:
             del self._by_node[node_id]
             del self._since[node_id]
-        if node_id not in self._by_node and (was_current or not peer.inbound):
+        if node_id not in self._by_node and (was_current or not peer.inbound) and not self._goes_on(node_id):
             self._retry_later(node_id)
             self._answer(node_id, ConnectFailed(f"connection lost: {peer.closed_because}"))
 
