@@ -29,7 +29,7 @@ FUZZ_ARGS ?=
 .PHONY: help setup setup-docs setup-fuzz demo testbed test test-testbed check bench docs lint fast-test interop fuzz crash checklist clean
 
 help: ## what there is (the default)
-	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (CHAIN=bitcoind, DEMO_ARGS=...)'
+	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (CHAIN=bitcoind or electrum, DEMO_ARGS=...)'
 	@echo 'make testbed   fetch the real counterparts that tests run against'
 	@echo 'make test      the whole test suite (PYTEST_ARGS=...)'
 	@echo 'make test-testbed  the plugins against their real counterparts'
@@ -73,8 +73,12 @@ setup-docs: $(VENV)/.installed-docs
 setup-fuzz: $(VENV)/.installed-fuzz
 
 CHAIN ?= regtest
-demo: setup ## two nodes, one channel, real payments (CHAIN=bitcoind: on a real bitcoind)
-ifeq ($(CHAIN),bitcoind)
+demo: setup ## two nodes, one channel, real payments (CHAIN=bitcoind, electrum: on real servers)
+ifeq ($(CHAIN),electrum)
+	LEYDEN_BITCOIND="$${LEYDEN_BITCOIND:-$$($(PY) -m tests.testbed bitcoind)}" \
+	  LEYDEN_ELECTRUM_SERVER="$${LEYDEN_ELECTRUM_SERVER:-$$($(PY) -m tests.testbed electrum-server)}" \
+	  $(VENV)/bin/leyden demo --chain electrum $(DEMO_ARGS)
+else ifeq ($(CHAIN),bitcoind)
 	LEYDEN_BITCOIND="$${LEYDEN_BITCOIND:-$$($(PY) -m tests.testbed bitcoind)}" \
 	  $(VENV)/bin/leyden demo --chain bitcoind $(DEMO_ARGS)
 else

@@ -9,6 +9,7 @@ from tests.testbed.debian import Unavailable
 COUNTERPARTS = {
     "bitcoind": bitcoind.command,
     electrum_server.NAME: electrum_server.command,
+    electrum_server.NEW_NAME: electrum_server.new_command,
     electrum.NAME: electrum.command,
 }
 

@@ -1,10 +1,13 @@
 """A real Electrum server (e-x) on top of a bitcoind of the test bed."""
 
+import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from tests.testbed.debian import Unavailable
 
 NAME = "electrum-server"
 REQUIREMENTS = ("e-x==1.20.0", "aiorpcX==0.25.0", "plyvel==1.5.1")
+NEW_NAME = "electrum-server-2"
+NEW_REQUIREMENTS = ("e-x==2.0.0", "aiorpcX==0.25.0", "plyvel==1.5.1")
+"""The one that speaks protocol 1.7."""
 LAUNCHER = Path(__file__).with_name("electrum_server_launcher.py")
 START_SECONDS = 30
 STOP_SECONDS = 20
@@ -24,17 +30,28 @@ def command() -> list[str]:
     return [str(environment.install(NAME, REQUIREMENTS)), str(LAUNCHER)]
 
 
+def new_command() -> list[str]:
+    """The same for the newer server."""
+    return [str(environment.install(NEW_NAME, NEW_REQUIREMENTS)), str(LAUNCHER)]
+
+
 class ElectrumServer:
     """One server with its own data folder. ``start`` waits until it has bitcoind's tip; ``stop`` until it is gone."""
 
-    def __init__(self, folder: Path, bitcoind: Bitcoind) -> None:
+    def __init__(
+        self, folder: Path, bitcoind: Bitcoind, *, new: bool = False, tls: tuple[Path, Path] | None = None
+    ) -> None:
+        """``new``: the server of protocol 1.7. ``tls``: files of a certificate and its key, served at ``tls_port``."""
         self.folder = folder
         self.port = free_port()
+        self.tls_port = free_port()
         self._bitcoind = bitcoind
+        self._command = new_command if new else command
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ElectrumServer":
-        words = command()
+        words = self._command()
         (self.folder / "db").mkdir(parents=True, exist_ok=True)
         settings = {
             "COIN": "Bitcoin",
@@ -43,6 +60,7 @@ class ElectrumServer:
             "DB_DIRECTORY": str(self.folder / "db"),
             "DAEMON_URL": f"http://{self._bitcoind.user}:{self._bitcoind.password}@127.0.0.1:{self._bitcoind.port}/",
             "SERVICES": f"tcp://127.0.0.1:{self.port}",
+            **self._tls_settings(),
             "REPORT_SERVICES": "",
             "PEER_DISCOVERY": "off",
             "PEER_ANNOUNCE": "",
@@ -63,38 +81,66 @@ class ElectrumServer:
             raise
         return self
 
+    def _tls_settings(self) -> dict[str, str]:
+        if self._tls is None:
+            return {}
+        certificate, key = self._tls
+        return {
+            "SERVICES": f"tcp://127.0.0.1:{self.port},ssl://127.0.0.1:{self.tls_port}",
+            "SSL_CERTFILE": str(certificate),
+            "SSL_KEYFILE": str(key),
+        }
+
     def wait_for_tip(self, seconds: float = 20.0) -> None:
-        """Until the server knows as many blocks as bitcoind has."""
-        wanted, deadline = self._bitcoind.rpc("getblockcount"), time.monotonic() + seconds
+        """Until the server has bitcoind's best block, and everybody who follows it was told of its transactions."""
+        wanted, deadline = self._bitcoind.rpc("getbestblockhash"), time.monotonic() + seconds
         while True:
             try:
-                if self._height() >= wanted:
+                if self._best_block() == wanted:
                     return
             except (OSError, ValueError):
                 if self._process is None or self._process.poll() is not None:
                     raise Unavailable(f"the Electrum server does not start: {self._tail()}") from None
             if time.monotonic() > deadline:
-                raise Unavailable(f"the Electrum server does not reach height {wanted}: {self._tail()}")
+                raise Unavailable(f"the Electrum server does not reach block {wanted}: {self._tail()}")
             time.sleep(0.05)
 
-    def _height(self) -> int:
+    def _best_block(self) -> str:
+        header = bytes.fromhex(self.ask(("blockchain.headers.subscribe", []))["hex"])
+        return hashlib.sha256(hashlib.sha256(header).digest()).digest()[::-1].hex()
+
+    def ask(self, *questions: tuple[str, list[Any]]) -> Any:
+        """On a connection of their own; the answer to the last."""
+        asked: Sequence[tuple[str, list[Any]]] = [("server.version", ["leyden test bed", ["1.4", "1.7"]]), *questions]
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             stream = connection.makefile("rw", encoding="utf-8")
-            asked: list[tuple[str, list[Any]]] = [
-                ("server.version", ["leyden test bed", "1.4"]),
-                ("blockchain.headers.subscribe", []),
-            ]
             for number, (method, params) in enumerate(asked):
                 stream.write(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + "\n")
             stream.flush()
             for line in stream:
                 answer = json.loads(line)
                 if answer.get("id") == len(asked) - 1:
-                    return int(answer["result"]["height"])
+                    return answer["result"]
         raise ValueError("the server closed the connection")
 
     def _tail(self) -> str:
         return (self.folder / "stdout.log").read_text(errors="replace")[-500:]
+
+    def kill(self) -> None:
+        """As if the machine had lost its power."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Stopped in the middle of things until ``thaw``."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         process, self._process = self._process, None

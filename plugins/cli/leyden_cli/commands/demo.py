@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from leyden_cli.demo.processes import DemoChain
 
 _SECONDS = 240.0
-_CHAINS = {"regtest": "leyden_regtest", "bitcoind": "leyden_bitcoind"}
-"""What the demo can run on, and the package it needs besides the embedded chain's."""
+_CHAINS: dict[str, tuple[str, ...]] = {
+    "regtest": (),
+    "bitcoind": ("leyden_bitcoind",),
+    "electrum": ("leyden_bitcoind", "leyden_electrum"),
+}
+"""What the demo can run on, and the packages it needs besides the embedded chain's."""
 
 
 @click.command()
@@ -39,7 +43,7 @@ def demo(keep: Path | None, chain: str, verbose: bool) -> None:
     The chain and the nodes are three processes in a temporary folder. The last line begins with `demo ok:` if every
     payment and every satoshi is accounted for.
     """
-    for package in ("leyden_regtest", _CHAINS[chain]):
+    for package in ("leyden_regtest", *_CHAINS[chain]):
         if util.find_spec(package) is None:
             raise ConfigError(f"the demo needs {package.replace('_', '-')}: pip install 'leyden[demo]'")
     folder = _new_folder(keep)
@@ -69,6 +73,10 @@ def _make_chain(name: str, folder: Path) -> "DemoChain":
         from leyden_cli.demo.bitcoind import BitcoindChain
 
         return BitcoindChain(folder)
+    if name == "electrum":
+        from leyden_cli.demo.electrum import ElectrumChain
+
+        return ElectrumChain(folder)
     from leyden_cli.demo.processes import Chain
 
     return Chain(folder)

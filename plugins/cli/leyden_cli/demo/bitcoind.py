@@ -53,6 +53,11 @@ class BitcoindChain:
     def _url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def url_with_password(self) -> str:
+        """For programs that take one text."""
+        return f"http://demo:{self._password}@127.0.0.1:{self._port}/"
+
     def settings(self) -> Mapping[str, object]:
         return {
             "url": self._url,

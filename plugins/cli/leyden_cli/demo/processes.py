@@ -31,11 +31,15 @@ class Child:
         self.log = log
         self._process: asyncio.subprocess.Process | None = None
 
-    async def run(self, command: Sequence[str]) -> None:
+    async def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """Start any program; all it says goes to the log."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
             )
 
     async def spawn(self, arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
@@ -111,7 +115,7 @@ class DemoChain(Protocol):
     async def start(self) -> None: ...
 
     async def close(self) -> None:
-        """Let go of connections; the process is ended through ``child``."""
+        """Let go of connections and of helpers; the process is ended through ``child``."""
         ...
 
     def settings(self) -> Mapping[str, object]:
