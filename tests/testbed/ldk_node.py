@@ -48,17 +48,18 @@ class LdkNode(PeerProgram):
 
     name = NAME
     minimum_depth = 6
+    proposes_anchors_first = True
+    """Whatever ``kind`` says: it opens without anchors only when we refuse its first proposal."""
 
     def __init__(self, folder: Path, bitcoind: Bitcoind) -> None:
         super().__init__(folder, bitcoind)
         self._fees = FeeProxy(bitcoind)
-        self._anchors = True
 
     def command(self) -> list[str]:
         return command()
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"rpc_port": self._fees.port, "anchors": self._anchors}
+        return super().settings() | {"rpc_port": self._fees.port}
 
     def close(self) -> None:
         """``stop`` for good."""
@@ -82,15 +83,6 @@ class LdkNode(PeerProgram):
         own = (found for found in self.call("channels") if found["peer_is_funder"] and found["usable"])
         return any(sat_per_kw > found["feerate"] or 2 * sat_per_kw < found["feerate"] for found in own)
 
-    def before_open(self, kind: ChannelKind) -> None:
-        """Anchors are a setting of the whole node: it is started again if it has the other one."""
-        anchors = kind is ChannelKind.ANCHORS
-        if anchors is self._anchors:
-            return
-        self.stop()
-        self._anchors = anchors
-        self.start()
-
     def open_channel(
         self,
         node_id: str,
@@ -105,7 +97,6 @@ class LdkNode(PeerProgram):
     ) -> str:
         if close_address is not None:
             raise NotSupported("LDK Node commits to an address of its own wallet, never to another one")
-        self.before_open(kind)
         return super().open_channel(node_id, host, port, sat, push_sat=push_sat, public=public, kind=kind)
 
     def close_channel(self, funding: str, *, force: bool = False, sat_per_vbyte: int | None = None) -> None:

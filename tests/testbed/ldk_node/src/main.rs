@@ -13,7 +13,7 @@ use std::time::Duration;
 use ldk_node::bitcoin::hashes::Hash;
 use ldk_node::bitcoin::secp256k1::PublicKey;
 use ldk_node::bitcoin::Network;
-use ldk_node::config::{ChannelConfig, Config, MaxDustHTLCExposure};
+use ldk_node::config::{ChannelConfig, MaxDustHTLCExposure};
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use ldk_node::lightning::ln::types::ChannelId;
@@ -40,8 +40,8 @@ struct Known {
     onion_error: Option<String>,
     closing: HashMap<String, String>,
     channels: HashMap<ChannelId, Value>,
-    /// By node id, whether the last channel that it opened to us has anchors.
-    accepted: HashMap<String, bool>,
+    /// By node id, whether the last channel with it was to have anchors: asked for by us, or accepted from it.
+    anchors: HashMap<String, bool>,
     kept: Kept,
 }
 
@@ -75,7 +75,7 @@ impl LogWriter for Log {
                 .0
                 .lock()
                 .unwrap()
-                .accepted
+                .anchors
                 .insert(peer, text.contains(" Anchor channel "));
         }
     }
@@ -85,7 +85,6 @@ struct Peer {
     node: Node,
     known: Arc<(Mutex<Known>, Condvar)>,
     kept_file: PathBuf,
-    anchors: bool,
 }
 
 impl Peer {
@@ -98,12 +97,7 @@ impl Peer {
             known.kept = serde_json::from_str(&data).map_err(shown)?;
         }
         let known = Arc::new((Mutex::new(known), Condvar::new()));
-        let mut config = Config::default();
-        let anchors = settings["anchors"].as_bool().unwrap_or(true);
-        if !anchors {
-            config.anchor_channels_config = None;
-        }
-        let mut builder = Builder::from_config(config);
+        let mut builder = Builder::new();
         builder.set_network(Network::Regtest);
         builder.set_storage_dir_path(text(settings, "folder")?);
         builder.set_custom_logger(Arc::new(Log {
@@ -121,12 +115,7 @@ impl Peer {
         builder.set_node_alias("ldk-node".to_string()).map_err(shown)?;
         let node = builder.build().map_err(shown)?;
         node.start().map_err(shown)?;
-        Ok(Peer {
-            node,
-            known,
-            kept_file,
-            anchors,
-        })
+        Ok(Peer { node, known, kept_file })
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -147,8 +136,7 @@ impl Peer {
                     ..
                 } => {
                     let mut known = self.known();
-                    let by_them = known.accepted.remove(&counterparty_node_id.to_string());
-                    if by_them.unwrap_or(self.anchors) {
+                    if known.anchors.remove(&counterparty_node_id.to_string()).unwrap_or(true) {
                         known.kept.anchors.insert(channel_id.to_string());
                         self.keep(&known.kept);
                     }
@@ -313,6 +301,8 @@ impl Peer {
     fn open_channel(&self, params: &Value) -> Answer {
         let (id, address) = target(params)?;
         let sat = number(params, "sat")?;
+        let anchors = text(params, "kind")? == "anchors";
+        self.known().anchors.insert(id.to_string(), anchors);
         let push_msat = number(params, "push_sat")? * 1000;
         let config = ChannelConfig {
             max_dust_htlc_exposure: MaxDustHTLCExposure::FixedLimit {
@@ -423,6 +413,9 @@ fn view(channel: &ChannelDetails, funding: &str, anchors: bool, balances: &[Ligh
     } else if into == 0 {
         remote = capacity.saturating_sub(local + in_flight);
     }
+    // Of one that it opened it does not tell the type that both came to.
+    let accepted = if anchors { "anchors" } else { "static_remotekey" };
+    let kind = (!channel.is_outbound).then_some(accepted);
     let scid = channel
         .short_channel_id
         .map(|id| format!("{}x{}x{}", id >> 40, (id >> 16) & 0xff_ffff, id & 0xffff));
@@ -434,7 +427,7 @@ fn view(channel: &ChannelDetails, funding: &str, anchors: bool, balances: &[Ligh
         "remote_msat": remote,
         "usable": channel.is_usable,
         "htlcs": htlcs,
-        "kind": if anchors { "anchors" } else { "static_remotekey" },
+        "kind": kind,
         "public": channel.is_announced,
         "peer_is_funder": channel.is_outbound,
         "short_channel_id": scid,
