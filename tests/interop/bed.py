@@ -5,26 +5,23 @@ Scenarios wait for states of both sides and of the chain, never for time.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from leyden.bitcoin import Network
-from leyden.channel import ChannelPolicy
 from leyden.crypto import sha256
 from leyden.hooks.types import ChannelClosed, NodeEvent
-from leyden.node import NO_RESERVE, Node, NodeConfig, Services
+from leyden.invoice import Invoice
+from leyden.node import Node
+from leyden.node.dispatcher import HookDispatcher
 from leyden.node.peer import Peer
 from leyden.node.views import ChannelView, InvoiceView, PaymentView
-from leyden.types import BlockHeight, ChannelId, LeydenError, Msat, NodeId, Sat
+from leyden.types import ChannelId, Msat, NodeId, PaymentHash, Sat
 from leyden.wire.features import Features
-from leyden_bitcoind import BitcoindNode, Credentials, RpcClient
-from leyden_bitcoind.news import News
-from leyden_inmemory import InMemoryKeyManager
-from leyden_sqlite.store import SqliteStore
-from leyden_wallet.wallet import OnchainWallet
+from leyden_cli.config import config_path, load_config
+from leyden_cli.initialize import initialize_node
+from leyden_cli.services import load_registry, make_services
 
 from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel
 from tests.interop.peers import Entry
@@ -33,10 +30,10 @@ from tests.testbed.bitcoind import Bitcoind
 T = TypeVar("T")
 BTC = 100_000_000
 CAPACITY = 1_000_000
-PATIENCE = 40.0
+PATIENCE = 20.0
 PEER_COINS = 12
 """Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
-POLICY = ChannelPolicy(minimum_depth=3)
+DEPTH = 3
 
 
 class Bed:
@@ -47,6 +44,7 @@ class Bed:
         self.folder = folder
         self.bitcoind = Bitcoind(folder / "bitcoind")
         self.peer: LightningPeer = entry.make(folder / entry.name, self.bitcoind)
+        self.password_file = folder / "password"
         self.version = ""
         self.node_id = ""
         self.features = Features()
@@ -54,6 +52,7 @@ class Bed:
 
     def start(self) -> "Bed":
         try:
+            self.password_file.write_text(self.bitcoind.password)
             self.bitcoind.start().make_wallet()
             self.peer.start()
             self.version, self.node_id = self.peer.version, self.peer.node_id
@@ -83,15 +82,40 @@ class Bed:
 
 
 class Leyden:
-    """A Leyden node with a folder of its own, in this process; ``start`` after ``stop`` is the same node again."""
+    """A Leyden node with a folder of its own, made by ``leyden init``.
 
-    def __init__(self, bed: Bed, folder: Path, policy: ChannelPolicy = POLICY) -> None:
+    It runs in this process; ``start`` after ``stop`` is the same node again. ``process`` runs it as ``leyden start``.
+    """
+
+    def __init__(self, bed: Bed, folder: Path) -> None:
         self.bed = bed
         self.folder = folder
-        self.policy = policy
-        self.birth_height = BlockHeight(bed.height())
         self._node: Node | None = None
-        folder.mkdir(mode=0o700, parents=True)
+        self._dispatcher: HookDispatcher | None = None
+        bitcoind = bed.bitcoind
+        settings: dict[str, object] = {
+            "url": bitcoind.url,
+            "user": bitcoind.user,
+            "password_file": str(bed.password_file),
+            "zmq": [bitcoind.zmq],
+            "poll_seconds": 0.2,
+        }
+        initialize_node(
+            folder,
+            network="regtest",
+            listen="127.0.0.1:0",
+            chain_source="bitcoind",
+            keys="inmemory",
+            plugins=(),
+            tables={
+                "bitcoind": settings,
+                "channel": {"minimum_depth": DEPTH},
+                "anchor_reserve": {"per_channel": 0, "to_accept": False},
+            },
+            restore=None,
+        )
+        config = config_path(folder)
+        config.write_text(config.read_text().replace("# birth_height = 0", f"birth_height = {bed.height()}"))
 
     @property
     def node(self) -> Node:
@@ -100,36 +124,19 @@ class Leyden:
         return self._node
 
     async def start(self) -> Node:
-        bitcoind = self.bed.bitcoind
-        keys = InMemoryKeyManager(sha256(str(self.folder).encode()), Network.REGTEST)
-        client = RpcClient(bitcoind.url, Credentials(user=bitcoind.user, password=bitcoind.password))
-        chain = BitcoindNode(client, Network.REGTEST, News([bitcoind.zmq]), poll_seconds=0.2)
-        services = Services(
-            store=SqliteStore(self.folder / "node.sqlite"),
-            chain_source=chain,
-            broadcasters=[chain],
-            fee_estimators=[chain],
-            wallet=OnchainWallet(),
-            node_identity=keys,
-            channel_signer=keys.channel_signer,
-            onchain_signer=keys,
-            destinations=keys,
-            payment_approval=keys,
-        )
-        config = NodeConfig(
-            network=Network.REGTEST,
-            listen=("127.0.0.1", 0),
-            policy=self.policy,
-            anchor_reserve=NO_RESERVE,
-            birth_height=self.birth_height,
-        )
-        self._node = await Node.start(config, services)
+        config = load_config(config_path(self.folder))
+        registry = load_registry(config)
+        self._dispatcher = HookDispatcher(registry.manager, registry.failures)
+        self._node = await Node.start(config.node, make_services(config, registry), self._dispatcher)
         return self._node
 
     async def stop(self) -> None:
         node, self._node = self._node, None
         if node is not None:
             await node.stop()
+        if self._dispatcher is not None:
+            await self._dispatcher.close()
+            self._dispatcher = None
 
 
 class Story:
@@ -269,8 +276,10 @@ class Story:
         return [channel for channel in self.peer.channels() if channel.remote_node_id == own]
 
     async def propose(self, kind: ChannelKind) -> None:
-        """From now on we propose channels of this kind first."""
+        """From now on we propose channels of this kind first; no other, if the peer cannot choose."""
         others = [other.value for other in ChannelKind if other is not kind]
+        if getattr(self.peer, "proposes_anchors_first", False):
+            others = []
         await self.node.update_channel_policy(channel_types=[kind.value, *others])
         before_open = getattr(self.peer, "before_open", None)
         if before_open is not None:
@@ -323,12 +332,25 @@ class Story:
         )
         return await self._opened(Chan(self, ChannelId(bytes.fromhex(found[0].channel_id)), funding))
 
+    async def reconnect(self, *channels: "Chan") -> None:
+        """Whoever dials first: connected again, and every channel usable."""
+        await self.until(self._connected_or_gone, "the lost connection is noticed")
+        if self.connection is None:
+            await self.connect()
+        await self.connected()
+        for channel in channels:
+            await channel.usable()
+
+    def _connected_or_gone(self) -> bool:
+        """Both sides agree on whether they are connected."""
+        return (self.connection is not None) == (self.node.node_id.hex() in self.peer.connected())
+
     async def _opened(self, channel: "Chan") -> "Chan":
         txid, _, vout = channel.funding.partition(":")
         tx = await self.in_mempool(txid)
         assert round(tx["vout"][int(vout)]["value"] * BTC) == channel.ours().capacity_sat
-        for _ in range(2 * POLICY.minimum_depth):  # a peer may want more blocks than we do
-            await self.mine(POLICY.minimum_depth)
+        for _ in range(2 * DEPTH):  # a peer may want more blocks than we do
+            await self.mine(getattr(self.peer, "minimum_depth", DEPTH))
             if await channel.is_usable(8.0):
                 return channel
         await channel.usable()
@@ -366,8 +388,50 @@ class Story:
         record = await self.our_invoice(payment_hash)
         assert (record.status, record.received_msat) == ("paid", msat)
 
+    async def offer(self, invoice: Invoice, msat: int) -> PaymentView:
+        """Pay whatever ``invoice`` says without our own checks, and wait for the end."""
+        core, payment_hash = self.node.core, invoice.payment_hash
+        await self.node._call(lambda: core.payments.send(invoice, Msat(msat), ""))
+        return await self.our_payment(payment_hash)
+
+    async def our_payment(self, payment_hash: bytes) -> PaymentView:
+        """Our payment once it has ended."""
+
+        async def ended() -> PaymentView | None:
+            found = await self.node.payment(PaymentHash(payment_hash))
+            return None if found is None or found.status == "pending" else found
+
+        found = await self.until_we(ended, "our payment has ended")
+        assert found is not None
+        return found
+
+    async def their_payment(self, payment_hash: str) -> Paid:
+        """A payment that the peer began, once it has ended."""
+        found = await self.until(lambda: self.peer.payment(payment_hash), "the peer's payment has ended")
+        assert found is not None
+        return found
+
+    def hold(self) -> "Held":
+        """From now on our node decides on received payments when it is told to."""
+        return Held(self.node)
+
     async def events(self) -> list[NodeEvent]:
         return [logged.event for logged in await self.node.events(limit=1000)]
+
+
+class Held:
+    """Payments to us that wait for a decision, as a plugin would make it."""
+
+    def __init__(self, node: Node) -> None:
+        self._engine = node.core.engine
+        self.answers: list[Callable[[bool], None]] = []
+        node.core.payments._ask_payment = lambda _payment, answer: self.answers.append(answer)
+
+    def decide(self, accept: bool) -> None:
+        """For all that wait."""
+        answers, self.answers = self.answers, []
+        for answer in answers:
+            self._engine.post(lambda answer=answer: answer(accept))
 
 
 class Ends(msgspec.Struct, frozen=True, kw_only=True):
@@ -456,15 +520,3 @@ async def wait_closed(story: Story, channel: Chan) -> None:
     await story.until(
         lambda: all(c.channel_id != channel.channel_id.hex() for c in story.node.channels()), "our channel is gone"
     )
-
-
-@asynccontextmanager
-async def running(leyden: Leyden) -> AsyncIterator[Node]:
-    """Start, and stop whatever happens."""
-    try:
-        yield await leyden.start()
-    finally:
-        await leyden.stop()
-
-
-__all__ = ["BTC", "CAPACITY", "Bed", "Chan", "Leyden", "LeydenError", "Story", "running"]

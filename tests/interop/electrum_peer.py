@@ -16,6 +16,8 @@ from tests.testbed.electrum_server import ElectrumServer
 
 BTC = 100_000_000
 LONG = 3600.0
+SMALLEST_MSAT = 100
+"""It tries to split every payment in up to four parts of whole msat and never ends when there is nothing to split."""
 FEE_TARGETS = ("1", "2", "5", "10", "25", "144", "1008")
 
 
@@ -202,6 +204,9 @@ class ElectrumPeer:
         return 0
 
     def pay(self, bolt11: str, *, timeout: float = 30.0) -> Paid:
+        amount = parse_invoice(bolt11, Network.REGTEST).amount_msat
+        if amount is not None and amount < SMALLEST_MSAT:
+            raise NotSupported("Electrum hangs for ever when it pays a few msat")
         try:
             result = self._rpc("lnpay", seconds=timeout, invoice=bolt11)
         except PeerRefused as error:

@@ -30,6 +30,12 @@ LIMITS: tuple[Limit, ...] = (
         says="no command that ends a connection",
         why="it has no command that ends a connection",
     ),
+    Limit(
+        peer="electrum",
+        row="pay: 1 msat by them",
+        says="hangs for ever",
+        why="its search for parts (split_amount_normal in mpp_split.py) never ends for fewer msat than parts",
+    ),
 )
 
 
