@@ -42,8 +42,9 @@ OPTIONS = (
 )
 PROTOCOL = (
     *("--protocol.wumbo-channels", "--protocol.option-scid-alias", "--protocol.zero-conf"),
-    *("--protocol.rbf-coop-close", "--accept-keysend", "--accept-amp"),
+    *("--accept-keysend", "--accept-amp"),
 )
+SIMPLE_CLOSE = "--protocol.rbf-coop-close"
 
 
 def command() -> list[str]:
@@ -88,7 +89,7 @@ class _Fees:
 
 
 class Lnd:
-    """See ``tests.interop.peer.LightningPeer``. ``options`` come last on its command line, ``protocol`` before them."""
+    """See ``tests.interop.peer.LightningPeer``. ``protocol`` and ``options`` stand on its command line."""
 
     name = NAME
 
@@ -107,6 +108,7 @@ class Lnd:
         self.rest = Rest(self.rest_port)
         self._bitcoind = bitcoind
         self._options = (*OPTIONS, *protocol, *options)
+        self._simple_close = True
         self._fees = _Fees()
         self._process: subprocess.Popen[bytes] | None = None
         self._info: dict[str, Any] = {}
@@ -135,7 +137,8 @@ class Lnd:
             "--alias=lnd",
         ]
         log = self._log.open("ab")
-        self._process = subprocess.Popen([*words, *flags, *self._options], stdout=log, stderr=subprocess.STDOUT)
+        flags += [*self._options, *([SIMPLE_CLOSE] if self._simple_close else [])]
+        self._process = subprocess.Popen([*words, *flags], stdout=log, stderr=subprocess.STDOUT)
         log.close()
         try:
             self._wait(self._ready, START_SECONDS, "to serve")
@@ -164,6 +167,13 @@ class Lnd:
             process.kill()
             process.wait()
         self._fees.stop()
+
+    def offer_simple_close(self, offer: bool) -> None:
+        """Whether it offers ``option_simple_close``, which by its own default it does not; by a restart."""
+        if offer is not self._simple_close:
+            self._simple_close = offer
+            self.stop()
+            self.start()
 
     @property
     def pid(self) -> int:
