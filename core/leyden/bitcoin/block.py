@@ -86,7 +86,8 @@ def merkle_root(txids: Sequence[bytes]) -> bytes:
     while len(level) > 1:
         if len(level) % 2:
             level.append(level[-1])
-        level = [sha256d(level[i] + level[i + 1]) for i in range(0, len(level), 2)]
+        pairs = iter(level)
+        level = [sha256d(left + right) for left, right in zip(pairs, pairs, strict=True)]
     return level[0]
 
 

@@ -5,15 +5,16 @@ matching needs; only what matches is parsed. Nothing here is trusted: the ids mu
 header (``ScannedBlock.check``), which pins every byte that is not a witness.
 """
 
+import hashlib
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from leyden.bitcoin.block import HEADER_LENGTH, merkle_root
 from leyden.bitcoin.encoding import read_varint
 from leyden.bitcoin.errors import BitcoinError
 from leyden.bitcoin.transaction import Transaction, read_transaction
-from leyden.crypto import sha256d
 from leyden.types import Txid
 
 _LONG = 0xFD
@@ -91,10 +92,14 @@ def _scan(raw: bytes) -> ScannedBlock:
     count, at = read_varint(raw, HEADER_LENGTH)
     if count > len(raw):
         raise BitcoinError("unexpected end of data")
-    scripts, spent, txids = block.scripts, block.spent, block.txids
+    # Calls cost more than the work here, so this one function does it all with local names.
+    sha256 = hashlib.sha256
+    scripts, spent, witnesses, starts = block.scripts, block.spent, block.witnesses, block._starts
+    script_ends, spent_ends, witness_ends = block.script_ends, block.spent_ends, block.witness_ends
+    txids = cast(list[bytes], block.txids)
     for _ in range(count):
         start = at
-        block._starts.append(at)
+        starts.append(at)
         body = at + 4
         segwit = raw[body] == 0
         if segwit:
@@ -113,7 +118,9 @@ def _scan(raw: bytes) -> ScannedBlock:
                 at += length + 4
             else:
                 at += length + 5
-        outputs, at = _count(raw, at)
+        outputs, at = raw[at], at + 1
+        if outputs >= _LONG:
+            outputs, at = _long(raw, at - 1)
         for _ in range(outputs):
             at += 9
             length = raw[at - 1]
@@ -124,38 +131,29 @@ def _scan(raw: bytes) -> ScannedBlock:
             at = end
         end = at
         if segwit:
-            at = _scan_witnesses(raw, at, inputs, block.witnesses)
-            txids.append(Txid(sha256d(raw[start : start + 4] + raw[body:end] + raw[at : at + 4])))
+            for _ in range(inputs):
+                items, at, begin = raw[at], at + 1, at + 1
+                if items >= _LONG:
+                    items, at = _long(raw, at - 1)
+                for _ in range(items):
+                    begin = at + 1
+                    length = raw[at]
+                    if length >= _LONG:
+                        length, begin = _long(raw, at)
+                    at = begin + length
+                if items:
+                    witnesses.append((items, raw[begin:at]))
+            found = sha256(sha256(raw[start : start + 4] + raw[body:end] + raw[at : at + 4]).digest()).digest()
         else:
-            txids.append(Txid(sha256d(raw[start : at + 4])))
+            found = sha256(sha256(raw[start : at + 4]).digest()).digest()
+        txids.append(found)
         at += 4
-        block.script_ends.append(len(scripts))
-        block.spent_ends.append(len(spent))
-        block.witness_ends.append(len(block.witnesses))
+        script_ends.append(len(scripts))
+        spent_ends.append(len(spent))
+        witness_ends.append(len(witnesses))
     if at != len(raw):
         raise BitcoinError("the block ends before or behind its last transaction")
     return block
-
-
-def _scan_witnesses(raw: bytes, at: int, inputs: int, found: list[tuple[int, bytes]]) -> int:
-    """Note how each input's witness ends; the offset behind the last one."""
-    for _ in range(inputs):
-        items, at = _count(raw, at)
-        begin = at
-        for _ in range(items):
-            begin = at + 1
-            length = raw[at]
-            if length >= _LONG:
-                length, begin = _long(raw, at)
-            at = begin + length
-        if items:
-            found.append((items, raw[begin:at]))
-    return at
-
-
-def _count(raw: bytes, at: int) -> tuple[int, int]:
-    value = raw[at]
-    return (value, at + 1) if value < _LONG else _long(raw, at)
 
 
 def _long(raw: bytes, at: int) -> tuple[int, int]:

@@ -10,7 +10,15 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from leyden.bitcoin import BitcoinError, Network, merkle_root, merkle_root_from_branch
+from leyden.bitcoin import (
+    HEADER_LENGTH,
+    BitcoinError,
+    Network,
+    ScannedBlock,
+    merkle_root,
+    merkle_root_from_branch,
+    scan_block,
+)
 from leyden.chain.errors import ChainSourceError
 from leyden.chain.headers import HeaderChain
 from leyden.chain.headers import load as load_headers
@@ -120,18 +128,23 @@ class _Rescan(msgspec.Struct, frozen=True, kw_only=True):
     found: tuple[BlockTransaction, ...] | None = None
 
 
+_Body = tuple[BlockTransaction, ...] | ScannedBlock
+"""The transactions of a block: parsed, or looked through."""
+
+
 class _Newest:
     """The newest block, whole, and what it pays and spends as soon as somebody asks."""
 
-    __slots__ = ("_index", "block")
+    __slots__ = ("_body", "_index", "height")
 
-    def __init__(self, block: BlockConnected) -> None:
-        self.block = block
+    def __init__(self, height: BlockHeight, body: _Body) -> None:
+        self.height = height
+        self._body = body
         self._index: BlockIndex | None = None
 
     def matching(self, watches: Iterable[Watch]) -> tuple[BlockTransaction, ...]:
         if self._index is None:
-            self._index = BlockIndex(self.block.transactions)
+            self._index = BlockIndex(self._body)
         return self._index.matching(watches)
 
 
@@ -201,11 +214,11 @@ def _on_connected(follower: ChainFollower, block: BlockConnected) -> _Step:
     if not chain.links(block.height, block.header):
         return follower, (_restart(follower, f"block {block.height} does not follow our {chain.tip_height}"),)
     chain = chain.extended(block.height, block.block_hash, block.header)
-    _check_body(block, follower.proofs)
-    found = follower.watches.matching(block.transactions)
-    newest = _Newest(block) if block.full else None
+    body = _checked_body(block, follower.proofs)
+    found = _matching(follower.watches, body)
+    newest = _Newest(block.height, body) if block.full else None
     after = _replace(follower, chain=chain, newest=newest)
-    return after, (msgspec.structs.replace(block, transactions=found, full=False),)
+    return after, (msgspec.structs.replace(block, transactions=found, full=False, raw=b""),)
 
 
 def _on_disconnected(follower: ChainFollower, event: BlocksDisconnected) -> _Step:
@@ -226,7 +239,7 @@ def _on_synced(follower: ChainFollower, event: SourceSynced) -> _Step:
     if event.height < follower.chain.tip_height and follower.chain.hash_at(event.height) == event.block_hash:
         # An older tip of ours, repeated or from a source that lags behind another: nothing is taken back for it.
         return follower, ()
-    if follower.chain.hashes and event.block_hash != follower.chain.tip_hash:
+    if follower.chain and event.block_hash != follower.chain.tip_hash:
         return _replace(follower, synced=False), (
             _restart(follower, f"the source ends at {event.height}, not with us"),
         )
@@ -237,17 +250,35 @@ def _restart(follower: ChainFollower, reason: str) -> RestartSource:
     return RestartSource(locator=follower.locator, reason=reason)
 
 
-def _check_body(block: BlockConnected, proofs: bool) -> None:
+def _matching(watches: WatchSet, body: _Body) -> tuple[BlockTransaction, ...]:
+    return watches.matching_in(body) if isinstance(body, ScannedBlock) else watches.matching(body)
+
+
+def _checked_body(block: BlockConnected, proofs: bool) -> _Body:
     """A full block must be the one its header commits to, in order; of a partial one every merkle branch must fit."""
+    if block.raw:
+        return _scanned(block)
     if not block.full:
         _check_branches(block.height, block.header, block.transactions, proofs)
-        return
+        return block.transactions
     if [found.position for found in block.transactions] != list(range(len(block.transactions))):
         raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
     txids = [found.tx.txid for found in block.transactions]
     # Repeating the last transactions would not change the root.
     if not txids or len(set(txids)) != len(txids) or merkle_root(txids) != block.header[36:68]:
         raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
+    return block.transactions
+
+
+def _scanned(block: BlockConnected) -> ScannedBlock:
+    if not block.full or block.transactions or block.raw[:HEADER_LENGTH] != block.header:
+        raise ChainSourceError(f"block {block.height}: its bytes are not the block that is announced")
+    try:
+        body = scan_block(block.raw)
+        body.check()
+    except BitcoinError as error:
+        raise ChainSourceError(f"block {block.height}: {error}") from error
+    return body
 
 
 def _check_branches(height: int, header: bytes, transactions: Sequence[BlockTransaction], proofs: bool) -> None:
@@ -303,8 +334,8 @@ def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:
         block_hash = chain.hash_at(height)
         if block_hash is None:
             continue
-        if newest is not None and newest.block.height == height:
-            outputs.extend(_rescanned(newest.block.height, block_hash, newest.matching(wanted)))
+        if newest is not None and newest.height == height:
+            outputs.extend(_rescanned(newest.height, block_hash, newest.matching(wanted)))
             continue
         asked = rescans.get(block_hash)
         if asked is None or asked.found is not None:
@@ -332,8 +363,8 @@ def _on_block_fetched(follower: ChainFollower, block: BlockConnected) -> _Step:
         raise ChainSourceError(f"block {asked.height}: fetched with another header")
     if not block.full:
         raise ChainSourceError(f"block {asked.height}: fetched without all of its transactions")
-    _check_body(msgspec.structs.replace(block, height=asked.height), follower.proofs)
-    found = asked.watches.matching(block.transactions)
+    body = _checked_body(msgspec.structs.replace(block, height=asked.height), follower.proofs)
+    found = _matching(asked.watches, body)
     done = msgspec.structs.replace(asked, found=found)
     return _release(follower, [done if rescan is asked else rescan for rescan in follower.rescans])
 

@@ -1,15 +1,17 @@
 """What to look for in blocks: scripts that are paid or spent, outputs that are spent."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
-from leyden.bitcoin import Transaction, TxIn, p2wpkh, p2wsh
+from leyden.bitcoin import ScannedBlock, Transaction, TxIn, p2wpkh, p2wsh, positions, serialize_outpoint
+from leyden.crypto import hash160, sha256
 from leyden.hooks.types import BlockTransaction, Watch
 from leyden.types import OutPoint
 
 _PUBKEY_SIZE = 33
-K = TypeVar("K", bytes, OutPoint)
+K = TypeVar("K")
 
 
 class _Log:
@@ -24,14 +26,15 @@ class _Log:
     def __init__(self) -> None:
         self.version = 0
         self.scripts: dict[bytes, list[int]] = {}
-        self.outpoints: dict[OutPoint, list[int]] = {}
+        self.outpoints: dict[bytes, list[int]] = {}
+        """By their 36 bytes in a transaction."""
 
     def add(self, watches: Iterable[Watch]) -> None:
         for watch in watches:
             self.version += 1
             self.scripts.setdefault(watch.script, []).append(self.version)
             if watch.outpoint is not None:
-                self.outpoints.setdefault(watch.outpoint, []).append(self.version)
+                self.outpoints.setdefault(serialize_outpoint(watch.outpoint), []).append(self.version)
 
 
 class WatchSet:
@@ -57,7 +60,7 @@ class WatchSet:
         for watch in watches:
             _drop(log.scripts, watch.script)
             if watch.outpoint is not None:
-                _drop(log.outpoints, watch.outpoint)
+                _drop(log.outpoints, serialize_outpoint(watch.outpoint))
         return _at(log)
 
     def _copy(self) -> _Log:
@@ -76,7 +79,7 @@ class WatchSet:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _counts(self) -> tuple[dict[bytes, int], dict[OutPoint, int]]:
+    def _counts(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
         log = self._copy()
         scripts = {script: len(versions) for script, versions in log.scripts.items()}
         return scripts, {outpoint: len(versions) for outpoint, versions in log.outpoints.items()}
@@ -89,7 +92,7 @@ class WatchSet:
         return versions is not None and versions[0] <= self._version
 
     def has_outpoint(self, outpoint: OutPoint) -> bool:
-        versions = self._log.outpoints.get(outpoint)
+        versions = self._log.outpoints.get(serialize_outpoint(outpoint))
         return versions is not None and versions[0] <= self._version
 
     def matches(self, tx: Transaction) -> bool:
@@ -106,6 +109,34 @@ class WatchSet:
         if not self:
             return ()
         return tuple(found for found in transactions if self.matches(found.tx))
+
+    def matching_in(self, block: ScannedBlock) -> tuple[BlockTransaction, ...]:
+        """As ``matching``, for a block that was only looked through: what cannot match is never parsed."""
+        if not self:
+            return ()
+        log = self._log
+        candidates: set[int] = set()
+        if not log.scripts.keys().isdisjoint(block.scripts):
+            candidates |= positions(_hits(block.scripts, log.scripts), block.script_ends)
+        if not log.outpoints.keys().isdisjoint(block.spent):
+            candidates |= positions(_hits(block.spent, log.outpoints), block.spent_ends)
+        spent_scripts = _spent_scripts(block)
+        if not log.scripts.keys().isdisjoint(spent_scripts):
+            candidates |= positions(_hits(spent_scripts, log.scripts), block.witness_ends)
+        found = (BlockTransaction(position=n, tx=block.transaction(n)) for n in sorted(candidates))
+        return self.matching(tuple(found))
+
+
+def _hits(found: Sequence[K], wanted: Container[K]) -> list[int]:
+    return [place for place, key in enumerate(found) if key in wanted]
+
+
+def _spent_scripts(block: ScannedBlock) -> list[bytes]:
+    """``spent_script`` of every input with a witness."""
+    return [
+        b"\x00\x14" + hash160(last) if items == 2 and len(last) == _PUBKEY_SIZE else b"\x00\x20" + sha256(last)
+        for items, last in block.witnesses
+    ]
 
 
 def _at(log: _Log) -> WatchSet:
@@ -136,29 +167,49 @@ class BlockIndex:
     Made when the first such watch comes; it belongs to the newest block only.
     """
 
-    __slots__ = ("_outpoints", "_scripts", "_transactions")
+    __slots__ = ("_outpoints", "_scripts", "_transaction")
 
-    def __init__(self, transactions: Sequence[BlockTransaction]) -> None:
-        self._transactions = transactions
+    def __init__(self, block: Sequence[BlockTransaction] | ScannedBlock) -> None:
         self._scripts: dict[bytes, list[int]] = {}
-        self._outpoints: dict[OutPoint, int] = {}
+        self._outpoints: dict[bytes, int] = {}
+        if isinstance(block, ScannedBlock):
+            self._transaction: Callable[[int], BlockTransaction] = lambda n: BlockTransaction(
+                position=n, tx=block.transaction(n)
+            )
+            self._take_in_scanned(block)
+        else:
+            self._transaction = block.__getitem__
+            self._take_in(block)
+
+    def _take_in(self, transactions: Sequence[BlockTransaction]) -> None:
         for index, found in enumerate(transactions):
             for output in found.tx.outputs:
                 self._scripts.setdefault(output.script, []).append(index)
             for txin in found.tx.inputs:
-                self._outpoints[txin.prevout] = index
+                self._outpoints[serialize_outpoint(txin.prevout)] = index
                 script = spent_script(txin)
                 if script is not None:
                     self._scripts.setdefault(script, []).append(index)
+
+    def _take_in_scanned(self, block: ScannedBlock) -> None:
+        for scripts, ends in ((block.scripts, block.script_ends), (_spent_scripts(block), block.witness_ends)):
+            for index, (begin, end) in enumerate(pairwise([0, *ends])):
+                for script in scripts[begin:end]:
+                    self._scripts.setdefault(script, []).append(index)
+        for index, (begin, end) in enumerate(pairwise([0, *block.spent_ends])):
+            for outpoint in block.spent[begin:end]:
+                self._outpoints[outpoint] = index
 
     def matching(self, watches: Iterable[Watch]) -> tuple[BlockTransaction, ...]:
         """Every transaction that one of ``watches`` looks for, in the order of the block."""
         found: set[int] = set()
         for watch in watches:
             found.update(self._scripts.get(watch.script, ()))
-            if watch.outpoint is not None and watch.outpoint in self._outpoints:
-                found.add(self._outpoints[watch.outpoint])
-        return tuple(self._transactions[index] for index in sorted(found))
+            if watch.outpoint is not None:
+                index = self._outpoints.get(serialize_outpoint(watch.outpoint))
+                if index is not None:
+                    found.add(index)
+        return tuple(self._transaction(index) for index in sorted(found))
 
 
 def spent_script(txin: TxIn) -> bytes | None:

@@ -312,7 +312,7 @@ class Driver:
     async def _pump_once(self, runner: SourceRunner) -> None:
         room = _Room()
         async for event in runner.source.events():
-            weight = 1 + len(event.transactions) if isinstance(event, BlockConnected) else 1
+            weight = 1 + len(event.transactions) + len(event.raw) // 250 if isinstance(event, BlockConnected) else 1
             await room.enter(weight)
             self.post(partial(self._on_chain_event, runner, event, partial(room.leave, weight)))
 
