@@ -12,7 +12,7 @@ from leyden.hooks.discovery import installed_plugins
 from leyden.hooks.errors import SettingsError
 from leyden.hooks.registry import KEY_CAPABILITIES
 from leyden.hooks.settings import nearest, read_settings
-from leyden.node import AnchorReserve, NodeConfig
+from leyden.node import AnchorReserve, ChainSettings, NodeConfig
 from leyden.types import BlockHeight
 
 from leyden_cli.addresses import parse_host_port, parse_peer
@@ -41,7 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connect: tuple[str, ...] = ()
     birth_height: int = 0
     plugins: tuple[str, ...] = ()
-    chain_source: str | None = None
+    chain_source: Names | None = None
+    chain_verifier: Names | None = None
     broadcaster: Names | None = None
     fee_estimator: Names | None = None
     store: str = "sqlite"
@@ -71,8 +72,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / SOCKET_NAME
 
 
-_OWN_TABLES = ("anchor_reserve", "channel", "log")
+_OWN_TABLES = ("anchor_reserve", "chain", "channel", "log")
 _KEYS = tuple(field.encode_name for field in msgspec.structs.fields(Settings))
+
+
+def reserved_names() -> frozenset[str]:
+    """Names that mean something by themselves in a config: no plugin can have one."""
+    return frozenset((*_OWN_TABLES, *_KEYS))
 
 
 def default_folder() -> Path:
@@ -121,6 +127,9 @@ def _read(data: Table, path: Path) -> Config:
     reserve = read_settings(_table(data, "anchor_reserve"), AnchorReserve, "anchor_reserve")
     if reserve.per_channel < 0 or reserve.most < 0:
         raise ConfigError("[anchor_reserve] per_channel and most must not be negative")
+    chain = read_settings(_table(data, "chain"), ChainSettings, "chain")
+    if mistake := chain.mistake():
+        raise ConfigError(f"[chain] {mistake}")
     log = read_settings(_table(data, "log"), LogSettings, "log")
     if log.level not in LOG_LEVELS:
         raise ConfigError(f"[log] level must be one of {', '.join(LOG_LEVELS)}, not {log.level!r}")
@@ -140,6 +149,7 @@ def _read(data: Table, path: Path) -> Config:
             listen=parse_host_port(settings.listen, "listen") if settings.listen else None,
             policy=policy,
             anchor_reserve=reserve,
+            chain=chain,
             birth_height=BlockHeight(settings.birth_height),
             connect=tuple(parse_peer(text) for text in settings.connect),
         ),
@@ -175,14 +185,21 @@ def _network(name: str) -> Network:
 
 def _services(settings: Settings) -> dict[str, tuple[str | None, ...]]:
     """The names chosen for every kind of service. A chain source that is named also broadcasts and estimates."""
-    fallback = (settings.chain_source,)
+    sources: tuple[str | None, ...] = _names(settings.chain_source) or (None,)
     services: dict[str, tuple[str | None, ...]] = {
         "store": (settings.store,),
-        "chain_source": (settings.chain_source,),
-        "broadcaster": _names(settings.broadcaster) or fallback,
-        "fee_estimator": _names(settings.fee_estimator) or fallback,
+        "chain_source": sources,
+        "chain_verifier": _names(settings.chain_verifier),
+        "broadcaster": _names(settings.broadcaster) or sources,
+        "fee_estimator": _names(settings.fee_estimator) or sources,
         "wallet": (settings.wallet,),
     }
+    for kind, names in services.items():
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"{kind} names {name!r} twice")
+    if sources[0] in services["chain_verifier"]:
+        raise ConfigError(f"chain_verifier: {sources[0]!r} is the chain source that is followed, name another one")
     own: dict[str, str | None] = msgspec.structs.asdict(settings)
     return services | {kind: (own[kind] or settings.keys,) for kind in KEY_CAPABILITIES}
 

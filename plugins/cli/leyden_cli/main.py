@@ -9,7 +9,7 @@ import click
 from leyden.hooks.errors import PluginError, SettingsError
 from leyden.types import LeydenError, clean_text
 
-from leyden_cli.commands import channels, db, demo, node, payments, peers, setup, wallet
+from leyden_cli.commands import channels, db, demo, node, payments, peers, plugin, setup, wallet
 from leyden_cli.errors import EXIT_REFUSED, EXIT_USAGE, CliError
 
 _INTERRUPTED = 130
@@ -19,6 +19,7 @@ _COMMANDS = (
     setup.init,
     setup.start,
     setup.plugins,
+    plugin.plugin,
     node.info,
     node.stop,
     node.events,
