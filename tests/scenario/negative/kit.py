@@ -57,6 +57,9 @@ ALLOWED: dict[Reaction, frozenset[Outcome]] = {
 }
 """What the letter of a rule lets the node do. A duty has no letter: how somebody else's breach of it is met is ours."""
 
+IN_ONIONS = frozenset({"C-130", "C-131", "C-132", "C-133", "C-134", "C-135", "C-136"})
+"""Rules of streams, which cost the HTLC and not the connection where the stream is in an onion."""
+
 
 class Scene:
     """A script at the place where it is going to go wrong."""
@@ -112,6 +115,8 @@ class Violation(msgspec.Struct, frozen=True):
     """Events that are logged as errors."""
     moves: bool = False
     """Rows of the script's own channel may change (a message that was in order came with it)."""
+    about: int = -1
+    """The type of message that this is one of the ways to get wrong."""
     off: bool = True
     """Whether it bites when the rule is off: the test then claims to prove it."""
 
