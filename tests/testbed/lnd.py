@@ -35,7 +35,7 @@ FEE_LIMIT_MSAT = 1_000_000_000
 OPTIONS = (
     *("--noseedbackup", "--no-macaroons", "--no-rest-tls", "--nobootstrap", "--maxpendingchannels=20"),
     *("--bitcoind.rpcpolling", "--bitcoind.blockpollinginterval=100ms", "--bitcoind.txpollinginterval=100ms"),
-    *("--bitcoin.defaultchanconfs=3", "--minbackoff=1s", "--maxbackoff=1s"),
+    *("--bitcoin.defaultchanconfs=3", "--bitcoin.minhtlcout=1", "--minbackoff=1s", "--maxbackoff=1s"),
     *("--trickledelay=50", "--gossip.sub-batch-delay=5ms", "--caches.rpc-graph-cache-duration=100ms"),
     *("--sweeper.batchwindowduration=1s", "--db.batch-commit-interval=10ms"),
     *("--logging.file.disable", "--debuglevel=debug,BTWL=info,BTCN=info,RPCC=info,RPCS=info,NTFN=info"),
@@ -389,7 +389,18 @@ class Lnd:
         return str(self.rest.call("POST", "/v2/invoices/hodl", asked)["payment_request"])
 
     def settle_hold_invoice(self, preimage: str) -> None:
-        self.rest.call("POST", "/v2/invoices/settle", {"preimage": b64(preimage)})
+        """It settles nothing before it has seen the whole payment."""
+
+        def settled() -> bool:
+            try:
+                self.rest.call("POST", "/v2/invoices/settle", {"preimage": b64(preimage)})
+            except PeerRefused as error:
+                if "still open" not in str(error):
+                    raise
+                return False
+            return True
+
+        self._wait(settled, 20, "to see the payment")
 
     def cancel_hold_invoice(self, payment_hash: str) -> None:
         self.rest.call("POST", "/v2/invoices/cancel", {"payment_hash": b64(payment_hash)})
