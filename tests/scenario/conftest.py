@@ -1,7 +1,7 @@
 """Whole nodes over real sockets, with SQLite, on an embedded chain in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class World:
         policy: ChannelPolicy = POLICY,
         adapt: Callable[[Services], Services] = lambda services: services,
         reserve: AnchorReserve = NO_RESERVE,
+        loaded: Callable[[Node], Awaitable[None]] | None = None,
     ) -> Node:
         """A node called ``name``: the same name is the same keys and the same database.
 
@@ -59,7 +60,7 @@ class World:
             payment_approval=keys,
         )
         config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy, anchor_reserve=reserve)
-        node = await Node.start(config, adapt(services), hooks)
+        node = await Node.start(config, adapt(services), hooks, loaded=loaded)
         self.nodes.append(node)
         return node
 

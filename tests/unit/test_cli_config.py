@@ -1,5 +1,6 @@
 """The config file: what is read, and that every mistake is one line that names it."""
 
+import re
 import stat
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from leyden.bitcoin import Network
 from leyden.hooks.registry import KEY_CAPABILITIES
+from leyden.node import ChainSettings
 from leyden_cli.config import load_config, read_config
 from leyden_cli.errors import CliError, ConfigError
 from leyden_cli.folder import FolderLock, check_private_folder
@@ -70,6 +72,43 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.services["onchain_signer"] == ("six",)
     assert config.tables["two"] == {"anything": 1}
     assert config.log.level == "debug"
+
+
+def test_several_chain_sources_and_verifiers(tmp_path: Path) -> None:
+    text = """
+        network = "regtest"
+        chain_source = ["one", "two"]
+        chain_verifier = "two"
+        [chain]
+        max_tip_age_minutes = 30
+    """
+    config = load_config(write(tmp_path, text))
+    assert config.services["chain_source"] == ("one", "two")
+    assert config.services["chain_verifier"] == ("two",)
+    assert config.services["broadcaster"] == config.services["fee_estimator"] == ("one", "two")
+    assert config.node.chain.max_tip_age_minutes == 30
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('chain_source = ["one", "one"]', "chain_source names 'one' twice"),
+        ('chain_source = "one"\nchain_verifier = "one"', "chain_verifier: 'one' is the chain source that is followed"),
+        ('chain_source = "one"\n[chain]\nmax_tip_age_minutes = 5', "max_tip_age_minutes below 20"),
+        ('chain_source = "one"\n[chain]\nmax_tip_age_minutes = 20000', "max_tip_age_minutes must be between"),
+        ('chain_source = "one"\n[chain]\nfailover_seconds = -1', "failover_seconds must be between"),
+        ('chain_source = "one"\n[chain]\nmax_tip_age = 5', "max_tip_age"),
+    ],
+)
+def test_mistakes_about_the_chain_are_one_line(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        load_config(write(tmp_path, f'network = "regtest"\n{text}'))
+
+
+def test_the_default_age_of_the_tip_depends_on_the_network() -> None:
+    ages = {network: ChainSettings().tip_age_seconds(network) for network in (Network.REGTEST, Network.SIGNET)}
+    assert ages == {Network.REGTEST: 0, Network.SIGNET: 5400}
+    assert ChainSettings(max_tip_age_minutes=90).tip_age_seconds(Network.REGTEST) == 5400
 
 
 def test_empty_listen_means_nowhere(tmp_path: Path) -> None:

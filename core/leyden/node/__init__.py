@@ -1,5 +1,6 @@
 """The imperative shell: turn loop, managers of peers, channels, payments and chain, and the ``Node`` API."""
 
+from leyden.node.chain_health import ChainSettings
 from leyden.node.checking import check_rows
 from leyden.node.core import MainnetRefused, NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import HookDispatcher
@@ -14,6 +15,7 @@ __all__ = [
     "AnchorReserve",
     "BumpMethod",
     "Bumped",
+    "ChainSettings",
     "ConnectFailed",
     "HookDispatcher",
     "MainnetRefused",

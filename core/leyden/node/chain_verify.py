@@ -92,13 +92,15 @@ class Verification:
 
     def findings(self, main: SourceRunner, now: float) -> dict[str, tuple[str, float]]:
         """By word: what is wrong (empty: nothing), and for how many seconds it may be."""
+        itself = main is self.runner
         mine, name, other = self.runner.follower.chain, self.runner.name, main.name
         chain = main.follower.chain
         trouble = self.runner.trouble or ("" if self.runner.started else "it has not started")
         fork = fork_height(chain, mine)
         forked = fork is not None and min(chain.tip_height, mine.tip_height) - fork >= FORK_DEPTH
         lead = mine.tip_height - chain.tip_height
-        hidden = self._hidden_text(chain, now)
+        hidden = "" if itself else self._hidden_text(chain, now)
+        trouble = "" if itself else trouble
         return {
             f"{name}:away": (f"the verifier {name} cannot be asked: {trouble}" if trouble else "", PATIENCE_SECONDS),
             f"{name}:fork": (

@@ -94,7 +94,10 @@ class ChainMonitor:
 
         self._sources = [runner(name, source) for name, source in sources]
         self._told = Told()
-        self._verifications = [Verification(runner(name, source), self._told) for name, source in verifiers]
+        known = {id(made.source): made for made in self._sources}  # one that stands by may verify as well
+        self._verifications = [
+            Verification(known.get(id(source)) or runner(name, source), self._told) for name, source in verifiers
+        ]
         self._main = self._sources[0]
         self._durable: ChainFollower | None = None
         self._highest = BlockHeight(0)
@@ -119,7 +122,7 @@ class ChainMonitor:
 
     def runners(self) -> list[SourceRunner]:
         """Every source of the node: those that may be followed in their order, then the verifiers."""
-        return [*self._sources, *(verification.runner for verification in self._verifications)]
+        return list(dict.fromkeys((*self._sources, *(verification.runner for verification in self._verifications))))
 
     @property
     def follower(self) -> ChainFollower:
@@ -323,7 +326,8 @@ class ChainMonitor:
             if lost > 1:
                 self._channels.on_deadline_height()
             for verification in self._verifications:
-                for word, (reason, patience) in verification.findings(main, now).items():
+                found = verification.findings(main, now)  # none of itself, while it is followed
+                for word, (reason, patience) in found.items():
                     health.note(word, reason, patience)
         if len(self._sources) > 1:
             self._choose_source(now)

@@ -4,7 +4,7 @@ Every method that changes something returns when the change is durable. Amounts 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -111,8 +111,18 @@ class Node:
         core.on_published = self._published.set
 
     @classmethod
-    async def start(cls, config: NodeConfig, services: Services, hooks: HookDispatcher | None = None) -> "Node":
-        """Load, follow the chain to its tip, then listen and dial. Returns when the node is ready for calls."""
+    async def start(
+        cls,
+        config: NodeConfig,
+        services: Services,
+        hooks: HookDispatcher | None = None,
+        *,
+        loaded: Callable[["Node"], Awaitable[None]] | None = None,
+    ) -> "Node":
+        """Load, follow the chain to its tip, then listen and dial. Returns when the node is ready for calls.
+
+        ``loaded`` gets the node before it follows the chain, which may take hours: its looking methods work by then.
+        """
         host = AsyncioHost()
         driver = Driver(host)
         questions = Questions()
@@ -120,6 +130,8 @@ class Node:
         driver.attach(core)
         node = cls(core, driver, host, hooks)
         try:
+            if loaded is not None:
+                await loaded(node)
             await node._begin(services, questions)
         except BaseException:
             await node.stop()
@@ -186,9 +198,8 @@ class Node:
         if self._hooks is not None and self._plugins_started:
             self._plugins_started = False
             await _quietly("stop plugins", self._hooks.stop())
-        services = self.core.services
-        for source in (services.chain_source, *services.chain_fallbacks, *services.chain_verifiers):
-            await _quietly("stop chain source", source.stop())
+        for runner in self.core.chain.runners():
+            await _quietly(f"stop chain source {runner.name}", runner.source.stop())
         await _quietly("close store", self.core.services.store.close())
         log.info("node_stopped", node_id=self.core.node_id.hex())
 
@@ -215,6 +226,12 @@ class Node:
             pending_payments=len(core.payments.pending()),
             degraded=core.engine.degraded,
             last_event=core.events.last_index,
+            chain_source=core.chain.source_name,
+            chain_tip=max(core.chain.progress.target, core.chain.height),
+            chain_degraded=core.chain.health.why,
+            blocks_done=core.chain.progress.done,
+            blocks_total=core.chain.progress.total,
+            blocks_per_second=round(core.chain.progress.rate),
         )
 
     def peers(self) -> list[PeerView]:

@@ -24,6 +24,16 @@ class NodeInfo(View, frozen=True, kw_only=True):
     pending_payments: int
     degraded: str
     last_event: int
+    chain_source: str = ""
+    """The one that is followed now."""
+    chain_tip: int = 0
+    """The highest block that this source is known to have."""
+    chain_degraded: str = ""
+    """Why no channel is opened and no payment offered now; empty while the chain is trusted."""
+    blocks_done: int = 0
+    blocks_total: int = 0
+    """Of the catch-up that is going on; 0 when there is none."""
+    blocks_per_second: int = 0
 
 
 class PeerView(View, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from leyden.types import LeydenError
 from leyden_cli.config import Config, config_path, read_config
 from leyden_cli.errors import CliError, ConfigError
 from leyden_cli.folder import make_private_folder
-from leyden_cli.services import initialize_services, load_registry, service_context
+from leyden_cli.services import initialize_services, load_registry, registered_kind, service_context
 from leyden_cli.template import write_config
 
 
@@ -73,7 +73,7 @@ def _check_choices(config: Config) -> None:
     for kind, names in config.services.items():
         for name in names:
             if name is not None and kind not in KEY_CAPABILITIES:
-                registry.make(kind, name, config.tables, context)
+                registry.make(registered_kind(kind), name, config.tables, context)
     offered = {(kind, name) for kind, name, _ in registry.provided()}
     for kind in KEY_CAPABILITIES:
         for name in config.services[kind]:

@@ -21,6 +21,11 @@ from leyden_cli.services import load_registry, make_services
 log = structlog.get_logger("leyden.run")
 
 T = TypeVar("T")
+_LOOKING = frozenset(
+    {"info", "stop", "events", "peers", "channels", "balance", "coins", "transactions", "payments", "invoices"}
+    | {"payment", "plugins"}
+)
+"""What the socket answers while the node still follows the chain."""
 _PATIENCE = 5.0
 """Seconds after which a start that waits for the chain is mentioned in the log."""
 
@@ -53,34 +58,63 @@ async def _run(config: Config, ready: Callable[[Ready], None]) -> None:
     patience = loop.call_later(
         _PATIENCE, lambda: log.warning("still_starting", chain=config.services["chain_source"][0])
     )
+    socket = _Socket(config, dispatcher, stopping.set)
     try:
-        node = await _unless(stopping, Node.start(config.node, services, dispatcher))
+        node = await _unless(stopping, Node.start(config.node, services, dispatcher, loaded=socket.open))
         patience.cancel()
         if node is None:
             log.info("stopped_before_ready")
             return
         try:
-            await _serve(config, node, dispatcher, stopping, ready)
+            await _serve(config, node, socket, stopping, ready)
         finally:
             await node.stop()
     except OSError as error:
         raise CliError(f"the system refused: {error.strerror or error}") from error
     finally:
         patience.cancel()
+        await socket.close()
         await dispatcher.close()
 
 
+class _Socket:
+    """The node's socket: open as soon as there is something to look at, before the chain was followed to its tip."""
+
+    def __init__(self, config: Config, dispatcher: HookDispatcher, stop: Callable[[], None]) -> None:
+        self._path = config.socket
+        self._dispatcher = dispatcher
+        self._stop = stop
+        self._server: RpcServer | None = None
+        self.ready = False
+
+    async def open(self, node: Node) -> None:
+        methods = NodeMethods(node, self._dispatcher, self._stop).table
+        self._server = RpcServer(self._path, methods, lambda method: self._why_not(node, method))
+        await self._server.start()
+
+    def _why_not(self, node: Node, method: str) -> str:
+        if self.ready or method in _LOOKING:
+            return ""
+        info = node.info()
+        of_how_many = f" of {info.chain_tip}" if info.chain_tip > info.height else ""
+        return f"the node is still following the chain (block {info.height}{of_how_many}): try again when it is there"
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+
+
 async def _serve(
-    config: Config, node: Node, dispatcher: HookDispatcher, stopping: asyncio.Event, ready: Callable[[Ready], None]
+    config: Config, node: Node, socket: _Socket, stopping: asyncio.Event, ready: Callable[[Ready], None]
 ) -> None:
-    server = RpcServer(config.socket, NodeMethods(node, dispatcher, stopping.set).table)
-    await server.start()
+    socket.ready = True
     try:
         info = node.info()
         ready(Ready(node_id=info.node_id, address=info.address, socket=str(config.socket)))
         failure = await _unless(stopping, node.failed())
     finally:
-        await server.close()
+        await socket.close()
     if failure is not None:
         raise CliError(f"the node had to stop: {failure}") from failure
 

@@ -9,8 +9,8 @@ from leyden.node import Services
 
 from leyden_cli.config import Config
 
-_SEVERAL = {"broadcaster": "broadcasters", "fee_estimator": "fee_estimators"}
-"""Kinds of which a node may use more than one, and where they stand in ``Services``."""
+_SEVERAL = {"broadcaster": "broadcasters", "fee_estimator": "fee_estimators", "chain_verifier": "chain_verifiers"}
+"""Kinds of which a node may use several at once, and where they stand in ``Services``."""
 
 
 def enabled_plugins(config: Config, installed: Sequence[InstalledPlugin]) -> tuple[str, ...]:
@@ -35,12 +35,20 @@ def make_services(config: Config, registry: Registry) -> Services:
     context = service_context(config)
     made: dict[str, Any] = {}  # the registry has checked that the methods of each protocol are there
     for kind, names in config.services.items():
-        found = [registry.make(kind, name, config.tables, context) for name in names]
+        found = [registry.make(registered_kind(kind), name, config.tables, context) for name in names]
         if kind in _SEVERAL:
             made[_SEVERAL[kind]] = found
         else:
             made[kind] = found[0]
-    return Services(**made)
+        if kind == "chain_source":
+            made["chain_fallbacks"] = found[1:]
+    called = {kind: [name for name in chosen if name is not None] for kind, chosen in config.services.items()}
+    return Services(**made, names=called)
+
+
+def registered_kind(kind: str) -> str:
+    """The kind of service under which a plugin provides what the config calls ``kind``: a verifier is a source too."""
+    return "chain_source" if kind == "chain_verifier" else kind
 
 
 def initialize_services(config: Config, registry: Registry, restore: str | None) -> list[str]:

@@ -20,8 +20,10 @@ listen = {listen:<22} # HOST:PORT for peers; "" listens nowhere
 
 # The services of the node, each by the name under which a plugin provides it.
 {chain_source}
-# broadcaster = [...]           # default: the chain source
-# fee_estimator = [...]         # default: the chain source
+# A list there names several sources: the first is followed, the next take over while it cannot be.
+# chain_verifier = []           # sources that are compared with it: where they disagree, payments stop
+# broadcaster = [...]           # default: the chain sources
+# fee_estimator = [...]         # default: the chain sources; asked in this order
 # store = "sqlite"
 # wallet = "wallet"
 keys = {keys:<24} # all five key capabilities; one of them alone:
@@ -36,6 +38,12 @@ _TAIL = """
 # min_funding = 20000         # smallest channel accepted, satoshi
 # trusted_zero_conf = ["02..."]   # node ids whose channels count before they are in a block
 # channel_types = ["anchors", "static_remotekey"]   # accepted; the first that the peer has is proposed
+
+# When the view of the chain counts as degraded: no opens, no payments, an alarm.
+# [chain]
+# max_tip_age_minutes = ...   # of the newest block: 90, on regtest 0, which is any age
+# trouble_seconds = 60        # how long the source may be away or behind
+# failover_seconds = 30       # how long until the next source takes over, if there is one
 
 # Confirmed coins that stay in the wallet, to close channels with anchors in time.
 # [anchor_reserve]

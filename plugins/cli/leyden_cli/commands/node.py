@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 import msgspec
+from leyden.node.views import NodeInfo
 
 from leyden_cli.client import Client
 from leyden_cli.commands.base import ask, node_options
 from leyden_cli.rpc.protocol import MAX_WAIT, EventView
-from leyden_cli.show import cell, print_facts, print_json
+from leyden_cli.show import Cell, cell, print_facts, print_json
 
 
 @click.command()
@@ -21,7 +22,17 @@ def info(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        print_facts(msgspec.structs.asdict(facts))
+        print_facts(_for_people(facts))
+
+
+def _for_people(info: NodeInfo) -> dict[str, Cell]:
+    """The facts, with a catch-up in one line instead of three numbers."""
+    facts: dict[str, Cell] = msgspec.structs.asdict(info)
+    done, total, rate = (facts.pop(name) for name in ("blocks_done", "blocks_total", "blocks_per_second"))
+    if isinstance(done, int) and isinstance(total, int) and isinstance(rate, int) and total:
+        left = f", about {(total - done) // rate // 60 + 1} minutes left" if rate else ""
+        facts["catching_up"] = f"{done:,} of {total:,} blocks ({100 * done // total} %), {rate:,} blocks/s{left}"
+    return facts
 
 
 @click.command()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,15 @@ class Lines:
 
 
 class RpcServer:
-    """Serves ``methods`` on a Unix socket of mode 0600. ``await start()``, later ``await close()``."""
+    """Serves ``methods`` on a Unix socket of mode 0600. ``await start()``, later ``await close()``.
 
-    def __init__(self, path: Path, methods: Mapping[str, Method[Any]]) -> None:
+    ``why_not`` may refuse a method for now, by its name, with a reason in one line.
+    """
+
+    def __init__(
+        self, path: Path, methods: Mapping[str, Method[Any]], why_not: Callable[[str], str] = lambda _method: ""
+    ) -> None:
+        self._why_not = why_not
         self._path = path
         self._methods = methods
         self._server: asyncio.Server | None = None
@@ -126,6 +132,8 @@ class RpcServer:
         method = self._methods.get(request.method)
         if method is None:
             return p.RpcError(code=p.METHOD_NOT_FOUND, message="there is no such method")
+        if reason := self._why_not(request.method):
+            return p.RpcError(code=p.REFUSED, message=reason, data=p.ErrorData(kind="NotReady"))
         try:
             params = method.read(request.params)
         except (msgspec.MsgspecError, RecursionError) as error:
