@@ -111,7 +111,7 @@ _ALWAYS = frozenset({wire.ErrorMessage, wire.WarningMessage})
 
 
 def message_verdict(kind: type, lifecycle: Lifecycle, link: Link) -> Verdict:
-    """What happens to a message of the peer. Types without a row are odd or of no channel: ignored."""
+    """What happens to a message of the peer. Types without a row are of no channel: ignored."""
     row = TABLE.get(kind)
     if row is None:
         return Verdict.IGNORE

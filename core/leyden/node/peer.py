@@ -24,9 +24,9 @@ from leyden.transport import (
     TransportError,
 )
 from leyden.types import NodeId, RuleViolation, clean_text, require
-from leyden.types.rules import C_137, C_140, C_145, C_146
+from leyden.types.rules import C_127, C_137, C_140, C_145, C_146
 from leyden.wire import ErrorMessage, Init, Message, Ping, Pong, UnknownMessage, WarningMessage, decode, encode
-from leyden.wire.features import Features, check_init_features, received_features
+from leyden.wire.features import Features, check_init_features, negotiated, received_features
 
 log = structlog.get_logger("leyden.peer")
 
@@ -272,11 +272,17 @@ class Peer:
             require(due == len(message.ignored), C_146, "pong we did not ask for", length=len(message.ignored))
         elif isinstance(message, Init | UnknownMessage):
             pass  # a repeated init changes nothing; unknown odd types are skipped (decode refuses even ones)
+        elif message.NEEDS and not self._is_negotiated(message):  # as if we did not know the type
+            require(message.TYPE & 1, C_127, f"{message.NAME} was not negotiated", offered=message.TYPE)
         elif self.state is PeerState.VETTING:
             self._held.append(message)
             self._hold(size)
         else:
             self._owner.on_message(self, message)
+
+    def _is_negotiated(self, message: Message) -> bool:
+        ours = Features.from_bytes(self._local_init.features)
+        return any(negotiated(ours, self.features, feature) for feature in message.NEEDS)
 
     def _on_ping(self, message: Ping) -> None:
         self._pings += 1

@@ -15,7 +15,7 @@ from leyden.node.peer import Peer, PeerState, Wire
 from leyden.node.rows import PEER, PeerAddress
 from leyden.types import ChannelId, LeydenError, NodeId, clean_text
 from leyden.types.rules import C_141, C_142, C_143
-from leyden.wire import ErrorMessage, Init, Message, OpenChannel, OpenChannel2, WarningMessage
+from leyden.wire import ErrorMessage, Init, Message, OpenChannel, WarningMessage
 from leyden.wire.features import Features
 
 log = structlog.get_logger("leyden.peers")
@@ -256,9 +256,6 @@ class PeerManager:
                 peer.send_error(message.temporary_channel_id, "temporary_channel_id is in use")
                 return
             self._opener.on_open_channel(peer, message)
-            return
-        if isinstance(message, OpenChannel2):
-            peer.send_error(message.temporary_channel_id, "option_dual_fund was not negotiated")
             return
         if isinstance(message, ErrorMessage | WarningMessage):
             self._on_trouble(peer, message)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 from leyden.types import Reaction
-from leyden.wire import MESSAGES
 
 from tests.scenario.negative.closings import CLOSINGS
 from tests.scenario.negative.connections import CONNECTIONS
 from tests.scenario.negative.kit import ALLOWED, IN_ONIONS, O, Violation, commit, rule_of
-from tests.scenario.negative.messages import TYPES, negotiated
+from tests.scenario.negative.messages import TYPES
 from tests.scenario.negative.openings import OPENINGS
 from tests.scenario.negative.updates import RECONNECTIONS, UPDATES
 from tests.scenario.sim_kit import BusyNode
@@ -45,24 +44,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     made.drop()
 
 
-def marks(violation: Violation) -> list[pytest.MarkDecorator]:
-    found = [pytest.mark.proves(violation.rule)] if violation.rule and violation.off else []
-    kind = MESSAGES.get(violation.about)
-    by_place = violation.id.endswith(("about nothing", "in an open channel"))
-    if (
-        kind is not None
-        and not negotiated(kind)
-        and by_place
-        and (violation.outcome is O.CLOSED or "nothing" in violation.id)
-    ):
-        found.append(
-            pytest.mark.xfail(strict=True, reason="even messages of features that nobody negotiated are let in")
-        )
-    return found
-
-
 def cases() -> list[object]:
-    return [pytest.param(v, id=v.id, marks=marks(v)) for v in VIOLATIONS]
+    return [
+        pytest.param(v, id=v.id, marks=[pytest.mark.proves(v.rule)] if v.rule and v.off else []) for v in VIOLATIONS
+    ]
 
 
 @pytest.mark.parametrize("violation", cases())
