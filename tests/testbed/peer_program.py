@@ -20,6 +20,9 @@ from tests.testbed.debian import CACHE, Unavailable
 
 START_SECONDS = 60
 STOP_SECONDS = 20
+HELD_SECONDS = 10
+NOTHING_HELD = "nothing was paid"
+"""How both programs begin their refusal to settle or cancel what no HTLC has come for."""
 
 
 class PeerDied(Exception):
@@ -296,7 +299,19 @@ class PeerProgram:
 
     def settle_hold_invoice(self, preimage: str) -> None:
         payment_hash = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
-        self.call("settle_hold_invoice", payment_hash=payment_hash, preimage=preimage)
+        self._when_held("settle_hold_invoice", payment_hash=payment_hash, preimage=preimage)
 
     def cancel_hold_invoice(self, payment_hash: str) -> None:
-        self.call("cancel_hold_invoice", payment_hash=payment_hash)
+        self._when_held("cancel_hold_invoice", payment_hash=payment_hash)
+
+    def _when_held(self, method: str, **params: str) -> None:
+        """An HTLC is the node's to claim a moment after it is in the channel, and again a moment after a restart."""
+        deadline = time.monotonic() + HELD_SECONDS
+        while True:
+            try:
+                self.call(method, **params)
+                return
+            except PeerRefused as error:
+                if not str(error).startswith(NOTHING_HELD) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
