@@ -38,7 +38,7 @@ BREAKS = [
         "return None",
         "comes_in_order",
     ),
-    ("chain-source", "source.py", "transactions=transactions, full=True", "transactions=(), full=False", "watched_pay"),
+    ("chain-source", "source.py", "full=True, raw=raw", "full=False", "watched_pay"),
     (
         "chain-source",
         "source.py",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from leyden.bitcoin import p2wsh
+from leyden.bitcoin import p2wsh, parse_block
 from leyden.hooks.types import BlockConnected, BlocksDisconnected, UtxoFound, UtxoSpent, UtxoUnknown, Watch
 from leyden.testing.chain.bed import ANYONE_SCRIPT, ChainBed, anyone_script, spend_anyone
 from leyden.testing.chain.driver import ChainDriver
@@ -122,7 +122,9 @@ class OrderTests:
         if source.info.full_blocks:
             block = await source.get_block(tip)
             expect_equal((block.height, block.block_hash, block.full), (height, tip, True), "get_block")
-            expect(paid.txid in [item.tx.txid for item in block.transactions], "get_block lacks a transaction")
+            txids = [tx.txid for tx in parse_block(block.raw).transactions] if block.raw else []
+            txids += [item.tx.txid for item in block.transactions]
+            expect(paid.txid in txids, "get_block lacks a transaction")
         spend = spend_anyone(paid, Sat(69_000))
         outpoint = spend.inputs[0].prevout
         found = await source.find_utxo(outpoint)
