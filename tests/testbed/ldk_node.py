@@ -14,10 +14,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peer import ChannelKind, NotSupported
+from tests.interop.peer import ChannelKind, NotSupported, PeerRefused
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.debian import CACHE, Unavailable
-from tests.testbed.peer_program import PeerProgram, built, run
+from tests.testbed.peer_program import PeerDied, PeerProgram, built, run
 
 NAME = "ldk_node"
 SOURCES = Path(__file__).parent / "ldk_node"
@@ -25,6 +25,7 @@ PROGRAM = "ldk-node-peer"
 BUILD_SECONDS = 2400
 MINUTE_TICK_SECONDS = 75.0
 """LDK looks once a minute whether the feerate of a channel still fits."""
+KILL_SECONDS = 5
 START_SAT_PER_KW = 1250
 
 
@@ -65,6 +66,15 @@ class LdkNode(PeerProgram):
         """``stop`` for good."""
         self.stop()
         self._fees.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, but not between the two writes of one change: LDK closes a channel of which it has only the first."""
+        if self._process is not None and self._process.poll() is None:
+            try:
+                self.wait(lambda: self.call("is_whole", timeout=1.0), KILL_SECONDS)
+            except (AssertionError, OSError, PeerRefused, PeerDied):
+                pass  # it does not answer: then there is nothing to wait for
+        super().kill()
 
     @property
     def version(self) -> str:

@@ -1,5 +1,7 @@
 //! `ldk-node-peer SETTINGS`: an LDK Node that obeys commands, one line of JSON each, as long as its stdin is open.
 
+mod store;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,6 +26,8 @@ use ldk_node::payment::{PaymentDetails, PaymentDirection, PaymentKind, PaymentSt
 use ldk_node::{Builder, ChannelDetails, Event, LightningBalance, Node, UserChannelId};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
+
+use crate::store::{Store, Watch};
 
 const PANICKED: i32 = 70;
 const OPEN_SECONDS: u64 = 30;
@@ -85,6 +89,7 @@ struct Peer {
     node: Node,
     known: Arc<(Mutex<Known>, Condvar)>,
     kept_file: PathBuf,
+    written: Watch,
 }
 
 impl Peer {
@@ -113,9 +118,16 @@ impl Peer {
         let address = SocketAddress::from_str(&format!("127.0.0.1:{}", number(settings, "port")?)).map_err(shown)?;
         builder.set_listening_addresses(vec![address]).map_err(shown)?;
         builder.set_node_alias("ldk-node".to_string()).map_err(shown)?;
-        let node = builder.build().map_err(shown)?;
+        let written = Watch::default();
+        let store = Store::new(folder, written.clone()).map_err(shown)?;
+        let node = builder.build_with_store(Arc::new(store)).map_err(shown)?;
         node.start().map_err(shown)?;
-        Ok(Peer { node, known, kept_file })
+        Ok(Peer {
+            node,
+            known,
+            kept_file,
+            written,
+        })
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -201,6 +213,7 @@ impl Peer {
                 self.node.sync_wallets().map_err(shown)?;
                 Ok(json!(self.node.status().current_best_block.height))
             }
+            "is_whole" => Ok(json!(self.written.is_whole())),
             "new_address" => Ok(json!(self
                 .node
                 .onchain_payment()
