@@ -36,6 +36,12 @@ LIMITS: tuple[Limit, ...] = (
         says="hangs for ever",
         why="its search for parts (split_amount_normal in mpp_split.py) never ends for fewer msat than parts",
     ),
+    Limit(
+        peer="lnd",
+        row="fee: update by them*",
+        says="every 10 to 60 minutes",
+        why="a funder looks at the market every 10 to 60 minutes, at random (constants); seen once by hand",
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peer import ChannelKind, Paid, PeerChannel, PeerRefused
+from tests.interop.peer import ChannelKind, NotSupported, Paid, PeerChannel, PeerRefused
 from tests.testbed import golang
 from tests.testbed.bitcoind import Bitcoind, free_port
 from tests.testbed.debian import Unavailable
@@ -29,7 +29,8 @@ CLOSE_SECONDS = 3
 CONFLICTS = ("insufficient fee", "txn-mempool-conflict", "already spent")
 TIP_HOURS = 2
 """With an older tip it waits for news for ever."""
-FEERATE = 253
+MIN_FEERATE = 253
+FEERATE = 1_000
 FEE_TARGETS = ("1", "2", "3", "6", "12", "25", "144", "1008")
 FEE_LIMIT_MSAT = 1_000_000_000
 OPTIONS = (
@@ -67,7 +68,7 @@ class _Fees:
             def do_GET(self) -> None:
                 feerate = fees.sat_per_kw * 4  # sat/kvB
                 targets = dict.fromkeys(FEE_TARGETS, feerate)
-                body = json.dumps({"fee_by_block_target": targets, "min_relay_feerate": FEERATE * 4}).encode()
+                body = json.dumps({"fee_by_block_target": targets, "min_relay_feerate": MIN_FEERATE * 4}).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -239,10 +240,15 @@ class Lnd:
     def confirmed_sat(self) -> int:
         return int(self.rest.call("GET", "/v1/balance/blockchain")["confirmed_balance"])
 
-    def set_feerate(self, sat_per_kw: int) -> None:
-        """For what it opens and closes from now on. The feerate of an open channel it looks at only every 10 to 60
-        minutes, at random (``DefaultMinLinkFeeUpdateTimeout`` in its ``htlcswitch``, a constant)."""
+    def set_market(self, sat_per_kw: int) -> None:
+        """What it opens and closes with from now on; commitments with anchors at most 2500."""
         self._fees.sat_per_kw = sat_per_kw
+
+    def set_feerate(self, sat_per_kw: int) -> None:
+        raise NotSupported(
+            "LND looks at the feerate of an open channel every 10 to 60 minutes, at random: "
+            "constants of its htlcswitch, DefaultMinLinkFeeUpdateTimeout and DefaultMaxLinkFeeUpdateTimeout"
+        )
 
     # -- peers ---------------------------------------------------------------------------------------------------------
 
