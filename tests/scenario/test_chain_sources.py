@@ -560,3 +560,31 @@ def test_a_chain_that_ends_below_what_was_proved_is_not_trusted(scene: Scene) ->
     )
     scene.wait(90)
     assert f"ends at block {fork.height}" in scene.chain.health.why
+
+
+# -- transactions ------------------------------------------------------------------------------------------------------
+
+
+def test_the_commitment_of_a_channel_that_was_never_funded_is_given_up(scene: Scene) -> None:
+    """Bob failed it before its funding was seen; when he forgets the channel nothing is left to repeat."""
+    scene.bob.config = msgspec.structs.replace(
+        scene.bob.config, policy=msgspec.structs.replace(scene.bob.config.policy, funding_timeout=10)
+    )
+    scene.bob.kill()
+    scene.bob.start()
+    scene.begin()
+    scene.simulation.connect(scene.alice, scene.bob)
+    (channel_id,) = start_opening(scene.alice, scene.bob.node_id)
+    assert isinstance(channel_id, bytes)
+    scene.alice.kill()
+    scene.simulation.chain.mempool.keep_only({})  # the funding is never seen
+    scene.command(scene.bob, ChannelId(channel_id), ForceClose(reason="test"))
+    tracker = scene.bob.core.tracker
+    assert [kind.value for _, kind, _ in tracker.pending()] == ["unilateral_close"]
+    assert tracker.refusals
+    for _ in range(12):
+        scene.simulation.chain.mine(1)
+        scene.bob.poll_chain()
+        scene.simulation.settle()
+    assert not scene.bob.core.channels.channels()
+    assert tracker.pending() == []

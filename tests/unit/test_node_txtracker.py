@@ -5,10 +5,16 @@ from typing import Any
 
 import pytest
 from leyden.bitcoin import Transaction, TxIn, TxOut
-from leyden.hooks.types import BroadcastKind, BroadcastResult, TransactionConfirmed, TransactionUnconfirmed
+from leyden.hooks.types import (
+    BroadcastKind,
+    BroadcastRefusal,
+    BroadcastResult,
+    TransactionConfirmed,
+    TransactionUnconfirmed,
+)
 from leyden.node.host import Caller
 from leyden.node.journal import Journal
-from leyden.node.txtracker import IRREVOCABLE_DEPTH, TxTracker
+from leyden.node.txtracker import IRREVOCABLE_DEPTH, PATIENCE_SECONDS, TxTracker
 from leyden.types import BlockHeight, OutPoint, Sat, Txid
 
 COIN = OutPoint(Txid(b"\x01" * 32), 0)
@@ -30,12 +36,13 @@ class Mempool:
     def __init__(self) -> None:
         self.got: list[Txid] = []
         self.refusal = ""
+        self.why = BroadcastRefusal.OTHER
 
     async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
         self.got += [tx.txid for tx in package]
         if self.refusal == "crash":
             raise ConnectionError("no node there")
-        return BroadcastResult(accepted=not self.refusal, reason=self.refusal)
+        return BroadcastResult(accepted=not self.refusal, reason=self.refusal, refusal=self.why)
 
 
 class Rig:
@@ -48,7 +55,8 @@ class Rig:
     def restart(self) -> None:
         host: Any = None  # never asked: every broadcaster here answers inline
         caller = Caller(host, lambda work: work())
-        self.tracker = TxTracker(self.mempools, caller, self.events.append)
+        named = [(f"node{number}", mempool) for number, mempool in enumerate(self.mempools)]
+        self.tracker = TxTracker(named, caller, self.events.append)
         self.tracker.load(sorted(self.rows.items()))
 
     def turn(self) -> list[Txid]:
@@ -192,3 +200,137 @@ def test_why_a_broadcaster_says_no(refusal: str, shown: str) -> None:
     stubborn.refusal = ""
     rig.block(100)
     assert rig.tracker.refusals == {}
+
+
+class Blunt:
+    """A broadcaster that is no coroutine function and raises at once."""
+
+    inline = True
+
+    def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
+        raise ValueError("bad plugin")
+
+
+class Odd:
+    inline = True
+
+    async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> Any:
+        return "yes"
+
+
+def test_every_broadcaster_is_reported_with_its_reason_and_what_that_means() -> None:
+    cheap, good = Mempool(), Mempool()
+    cheap.refusal, cheap.why = "min relay fee not met", BroadcastRefusal.LOW_FEE
+    rig = Rig(cheap, Blunt(), Odd(), good)  # type: ignore[arg-type]
+    tx = make(1000)
+    rig.tracker.track(tx, BroadcastKind.SWEEP)
+    rig.turn()
+    assert good.got == [tx.txid]
+    assert [(said.broadcaster, said.accepted) for said in rig.tracker.reports(tx.txid)] == [
+        ("node0", False),
+        ("node1", False),
+        ("node2", False),
+        ("node3", True),
+    ]
+    assert rig.tracker.refusals[tx.txid].split("; ") == [
+        "node0: it pays too little fee for now (min relay fee not met)",
+        "node1: nobody could be asked (ValueError: bad plugin)",
+        "node2: nobody could be asked (it answered with a str)",
+    ]
+    cheap.refusal, cheap.why = "txn-mempool-conflict", BroadcastRefusal.CONFLICT
+    rig.block(100)
+    assert "another transaction in the mempool spends its coin" in rig.tracker.refusals[tx.txid]
+
+
+def test_what_is_invalid_is_not_repeated_between_blocks(rig: Rig) -> None:
+    tx, other = make(1000), make(900, OTHER_COIN)
+    rig.mempools[0].refusal, rig.mempools[0].why = "bad-txns", BroadcastRefusal.INVALID
+    rig.tracker.track(tx, BroadcastKind.SWEEP)
+    rig.turn()
+    rig.mempools[0].refusal = "too cheap"
+    rig.mempools[0].why = BroadcastRefusal.LOW_FEE
+    rig.tracker.track(other, BroadcastKind.SWEEP)
+    rig.turn()
+    rig.tracker.repeat_hopeful()
+    assert rig.turn() == [other.txid]
+    assert set(rig.block(100)) == {tx.txid, other.txid}
+
+
+def test_what_spends_an_output_that_will_never_exist_is_given_up(rig: Rig) -> None:
+    """The commitment of a channel that was never funded, and the sweep that builds on it."""
+    commitment = make(1000)
+    sweep = make(900, OutPoint(commitment.txid, 0))
+    unrelated = make(800, OTHER_COIN)
+    for tx in (commitment, sweep, unrelated):
+        rig.tracker.track(tx, BroadcastKind.SWEEP)
+    rig.turn()
+    rig.tracker.abandon(COIN)
+    rig.tracker.abandon(COIN)
+    rig.turn()
+    assert [txid for txid, _, _ in rig.tracker.pending()] == [unrelated.txid]
+    assert len(rig.rows) == 1
+
+
+def test_what_builds_on_a_loser_is_given_up_with_it_and_not_before(rig: Rig) -> None:
+    loser, winner = make(1000), make(2000)
+    child = make(900, OutPoint(loser.txid, 0))
+    rig.tracker.track(loser, BroadcastKind.FUNDING)
+    rig.tracker.track(child, BroadcastKind.UNILATERAL_CLOSE)
+    rig.turn()
+    rig.block(100, winner)
+    rig.block(104)
+    assert rig.tracker.is_tracked(child.txid)  # a reorg may bring the loser back
+    rig.block(105)
+    assert rig.tracker.pending() == []
+
+
+def test_nothing_is_repeated_for_each_block_of_a_catch_up(rig: Rig) -> None:
+    tx = make(1000)
+    rig.tracker.track(tx, BroadcastKind.SWEEP)
+    rig.turn()
+    for height in range(100, 110):
+        rig.tracker.on_block(BlockHeight(height), at_tip=False)
+        assert rig.turn() == []
+    assert rig.block(110) == [tx.txid]
+
+
+class Slow:
+    """Answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
+        return BroadcastResult(accepted=True)
+
+
+class LateHost:
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, Any]] = []
+
+    def spawn(self, work: Any, done: Any, name: str) -> None:
+        self.waiting.append((work, done))
+
+
+def test_a_broadcaster_that_thinks_is_not_asked_again_before_its_patience_is_over() -> None:
+    host, clock = LateHost(), [0.0]
+    tracker = TxTracker([("slow", Slow())], Caller(host, lambda work: work()), lambda _: None, lambda: clock[0])  # type: ignore[arg-type]
+    tx = make(1000)
+    tracker.track(tx, BroadcastKind.SWEEP)
+    tracker.commit()
+    for _ in range(3):
+        tracker.repeat()
+        tracker.commit()
+    assert len(host.waiting) == 1
+    work, done = host.waiting[0]
+    work.close()
+    done(BroadcastResult(accepted=True), None)
+    tracker.repeat()
+    tracker.commit()
+    assert len(host.waiting) == 2
+    clock[0] = PATIENCE_SECONDS + 1
+    tracker.repeat()
+    tracker.commit()
+    assert len(host.waiting) == 3
+    for work, _ in host.waiting[1:]:
+        work.close()

@@ -104,6 +104,8 @@ class ChainMonitor:
         """The highest block that any source proved; deadlines count from it."""
         self._watched: set[tuple[bytes, OutPoint | None]] = set()
         self._was_synced = False
+        self._repeat_due = False
+        """Blocks were connected on the way to the tip: what waits is broadcast again there."""
         self._stalled_since = 0.0
         self.on_synced: Callable[[], None] = lambda: None
 
@@ -239,6 +241,9 @@ class ChainMonitor:
             case BlocksDisconnected():
                 self._on_disconnected(output)
             case SourceSynced():
+                if self._repeat_due:
+                    self._repeat_due = False
+                    self._tracker.repeat()
                 self._was_synced = True
                 self._check()
                 self._after_commit(self.on_synced)
@@ -254,7 +259,8 @@ class ChainMonitor:
         self._tracker.on_transactions([entry.tx for entry in block.transactions], block.height)
         self._journal.merge(self._wallet.on_block_connected(block))
         self._channels.on_block(block)
-        self._tracker.on_block(block.height)
+        self._tracker.on_block(block.height, at_tip=self.synced)
+        self._repeat_due = self._repeat_due or not self.synced
         self.watch_wallet()
         if block.transactions:
             self.watch_coins()

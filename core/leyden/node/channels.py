@@ -262,6 +262,9 @@ class ChannelManager:
 
     def _remove(self, actor: ChannelActor) -> None:
         channel_id = actor.channel.channel_id
+        for funding in actor.channel.fundings:
+            if funding.confirmation is None:
+                self._tracker.abandon(funding.outpoint)  # nothing can spend what was never there
         self._actors.pop(channel_id, None)
         self._by_peer.get(actor.peer_id, {}).pop(channel_id, None)
         self._cancel_timers(actor)

@@ -51,7 +51,7 @@ log = structlog.get_logger("leyden.node")
 
 T = TypeVar("T")
 REPEAT_SECONDS = 30.0
-"""Transactions that are not in a block yet are broadcast again this often, besides on every block."""
+"""Transactions that are not in a block yet are broadcast again after at most so long, besides on every block."""
 MAX_UNHEARD_BYTES = 16 * 1024 * 1024
 COPIED = (
     "database was copied or moved: if this is not its newest copy, stop now, for old channel states cost money; "
@@ -161,7 +161,9 @@ class NodeCore:
         self.on_published: Callable[[], None] = lambda: None
         self.fees = FeeCache(services.fee_estimators, host, caller)
         self.fees.on_refreshed = lambda: engine.post(self.channels.on_feerates)
-        self.tracker = TxTracker(services.broadcasters, caller, self.publish)
+        self.tracker = TxTracker(
+            services.named("broadcaster", services.broadcasters), caller, self.publish, host.wall_time
+        )
         self.channels = ChannelManager(
             host=host,
             caller=caller,
@@ -327,7 +329,7 @@ class NodeCore:
         self.engine.post(self.channels.resume)
         self.engine.post(self.payments.resume)
         self.engine.post(self.fees.refresh)
-        self.host.call_later(REPEAT_SECONDS, self._repeat)
+        self._repeat_later()
 
     async def _reload(self) -> None:
         """A commit failed, and whether its rows are on disk only the disk knows: memory becomes what is there.
@@ -368,9 +370,14 @@ class NodeCore:
             self._unheard_bytes -= len(data)
             self.peers.receive(peer, data)
 
+    def _repeat_later(self) -> None:
+        """A quarter of the time is chance, so that nobody knows a node by its rhythm."""
+        jitter = 0.75 + self.host.entropy(1)[0] / 1024
+        self.host.call_later(REPEAT_SECONDS * jitter, self._repeat)
+
     def _repeat(self) -> None:
-        self.engine.post(self.tracker.repeat)
-        self.host.call_later(REPEAT_SECONDS, self._repeat)
+        self.engine.post(self.tracker.repeat_hopeful)
+        self._repeat_later()
 
     def publish(self, event: NodeEvent) -> None:
         self.events.append(int(self.host.wall_time()), event)  # type: ignore[arg-type]

@@ -247,14 +247,17 @@ class Node:
         return self.core.services.wallet.balance()
 
     def transactions(self) -> list[dict[str, str | int]]:
-        """On-chain transactions of ours that are not irrevocable yet, with the last refusal of a broadcaster."""
+        """On-chain transactions of ours that are not irrevocable yet: why broadcasters refused them (``refused``, each
+        with its reason), and which have taken them (``accepted_by``)."""
         tracker = self.core.tracker
+        refusals = tracker.refusals
         return [
             {
                 "txid": txid[::-1].hex(),
                 "kind": kind.value,
                 "confirmed_height": height,
-                "refused": tracker.refusals.get(txid, ""),
+                "refused": refusals.get(txid, ""),
+                "accepted_by": ", ".join(said.broadcaster for said in tracker.reports(txid) if said.accepted),
             }
             for txid, kind, height in tracker.pending()
         ]

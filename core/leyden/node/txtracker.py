@@ -2,41 +2,73 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import structlog
 
 from leyden.bitcoin import Transaction, parse_transaction
 from leyden.hooks.services import Broadcaster
-from leyden.hooks.types import BroadcastKind, BroadcastResult, TransactionConfirmed, TransactionUnconfirmed
+from leyden.hooks.types import (
+    BroadcastKind,
+    BroadcastRefusal,
+    BroadcastResult,
+    TransactionConfirmed,
+    TransactionUnconfirmed,
+)
 from leyden.node import keyspace
 from leyden.node.host import Caller
 from leyden.node.journal import Journal, Table
 from leyden.node.rows import BROADCAST_KINDS, TRANSACTION, TrackedTransaction
-from leyden.types import BlockHeight, OutPoint, Txid
+from leyden.types import BlockHeight, OutPoint, Txid, clean_text
 
 log = structlog.get_logger("leyden.txtracker")
 
 IRREVOCABLE_DEPTH = 6
+PATIENCE_SECONDS = 120.0
+"""A broadcaster that has not answered by then may be asked about the same transaction again."""
+_MEANING = {
+    BroadcastRefusal.UNAVAILABLE: "nobody could be asked",
+    BroadcastRefusal.LOW_FEE: "it pays too little fee for now",
+    BroadcastRefusal.CONFLICT: "another transaction in the mempool spends its coin and cannot be replaced by it",
+    BroadcastRefusal.MISSING_INPUTS: "a coin that it spends is not there: unknown yet, or spent",
+    BroadcastRefusal.TOO_EARLY: "it is not valid before a later block",
+    BroadcastRefusal.INVALID: "it breaks a rule of the network",
+}
+
+
+class BroadcastReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one broadcaster said last. ``reason`` is empty if it took the transaction."""
+
+    broadcaster: str
+    accepted: bool
+    reason: str = ""
+    refusal: BroadcastRefusal = BroadcastRefusal.OTHER
 
 
 class TxTracker:
-    """Repeats on start, on each block and on a timer; remembers in memory why a broadcaster said no."""
+    """Repeats on start, on each block and on a timer; remembers in memory what every broadcaster said."""
 
     def __init__(
         self,
-        broadcasters: Sequence[Broadcaster],
+        broadcasters: Sequence[tuple[str, Broadcaster]],
         caller: Caller,
         publish: Callable[[TransactionConfirmed | TransactionUnconfirmed], None],
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._broadcasters = broadcasters
         self._caller = caller
         self._publish = publish
+        self._now = now
+        self._asked: dict[tuple[Txid, str], float] = {}
+        """When a broadcaster that has not answered yet was asked."""
+        self._reports: dict[Txid, dict[str, BroadcastReport]] = {}
+        self._lost: dict[Txid, str] = {}
+        """Why a transaction cannot confirm as things stand: another one took its coin."""
         self._transactions: Table[Txid, TrackedTransaction] = Table(
             keyspace.TRANSACTION, lambda txid: txid, TRANSACTION.encode, TRANSACTION.decode
         )
         self._due: dict[Txid, None] = {}
         self._spenders: dict[OutPoint, set[Txid]] | None = None
         """Which tracked transactions spend an output; rebuilt when the table changes."""
-        self.refusals: dict[Txid, str] = {}
 
     def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         self._transactions.load((Txid(key[1:]), value) for key, value in rows)
@@ -52,9 +84,26 @@ class TxTracker:
 
     def _forget(self, txid: Txid) -> None:
         self._transactions.delete(txid)
-        self.refusals.pop(txid, None)
+        self._forgive(txid)
         self._due.pop(txid, None)
         self._spenders = None
+
+    def _forgive(self, txid: Txid) -> None:
+        """What was said about it is of no interest any more."""
+        self._reports.pop(txid, None)
+        self._lost.pop(txid, None)
+
+    def abandon(self, outpoint: OutPoint) -> None:
+        """This output will never exist: neither will what spends it, nor what builds on that."""
+        for txid in sorted(self._by_input().get(outpoint, ())):
+            record = self._transactions.get(txid)
+            if record is None or record.confirmed_height:
+                continue
+            log.info("transaction_given_up", txid=txid[::-1].hex(), kind=BROADCAST_KINDS[record.kind].value)
+            tx = parse_transaction(record.raw)
+            self._forget(txid)
+            for vout in range(len(tx.outputs)):
+                self.abandon(OutPoint(txid, vout))
 
     def is_tracked(self, txid: Txid) -> bool:
         return txid in self._transactions
@@ -63,10 +112,34 @@ class TxTracker:
         """txid, kind and confirmation height (0: none) of everything tracked."""
         return [(txid, BROADCAST_KINDS[r.kind], r.confirmed_height) for txid, r in self._transactions.items()]
 
+    def reports(self, txid: Txid) -> tuple[BroadcastReport, ...]:
+        """What each broadcaster said last about a transaction that waits, in their order."""
+        said = self._reports.get(txid, {})
+        return tuple(said[name] for name, _ in self._broadcasters if name in said)
+
+    @property
+    def refusals(self) -> dict[Txid, str]:
+        """Why a transaction is not on its way to a block, in one line each."""
+        found = {}
+        for txid in self._transactions:
+            if txid in self._lost:
+                found[txid] = self._lost[txid]
+            elif texts := [_refusal_text(report) for report in self.reports(txid) if not report.accepted]:
+                found[txid] = "; ".join(texts)
+        return found
+
     def repeat(self) -> None:
         """Broadcast everything unconfirmed again after the next commit."""
         for txid, record in self._transactions.items():
             if not record.decided_height:
+                self._due[txid] = None
+
+    def repeat_hopeful(self) -> None:
+        """As ``repeat``, between blocks: without what every broadcaster calls invalid, for nothing has changed."""
+        for txid, record in self._transactions.items():
+            reports = self.reports(txid)
+            hopeless = bool(reports) and all(report.refusal is BroadcastRefusal.INVALID for report in reports)
+            if not record.decided_height and not hopeless:
                 self._due[txid] = None
 
     # -- chain -----------------------------------------------------------------------------------------------------
@@ -95,7 +168,7 @@ class TxTracker:
             return
         self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, confirmed_height=height))
         self._due.pop(txid, None)
-        self.refusals.pop(txid, None)
+        self._forgive(txid)
         self._publish(TransactionConfirmed(txid=txid, height=height, kind=BROADCAST_KINDS[record.kind].value))
 
     def _on_conflict(self, txid: Txid, winner: Txid, height: BlockHeight) -> None:
@@ -104,14 +177,21 @@ class TxTracker:
             return
         self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, conflict_height=height))
         self._due.pop(txid, None)
-        self.refusals[txid] = f"its input was spent by {winner[::-1].hex()}"
+        self._reports.pop(txid, None)
+        self._lost[txid] = f"its input was spent by {winner[::-1].hex()}"
 
-    def on_block(self, height: BlockHeight) -> None:
-        """What is deep enough, or can never confirm any more, is forgotten; the rest is broadcast again."""
+    def on_block(self, height: BlockHeight, *, at_tip: bool = True) -> None:
+        """What is deep enough, or can never confirm any more, is forgotten; the rest is broadcast again (in a catch-up
+        only at its end)."""
         for txid, record in self._transactions.items():
-            if record.decided_height and height - record.decided_height + 1 >= IRREVOCABLE_DEPTH:
-                self._forget(txid)
-        self.repeat()
+            if not record.decided_height or height - record.decided_height + 1 < IRREVOCABLE_DEPTH:
+                continue
+            outputs = parse_transaction(record.raw).outputs if record.conflict_height else ()
+            self._forget(txid)
+            for vout in range(len(outputs)):
+                self.abandon(OutPoint(txid, vout))
+        if at_tip:
+            self.repeat()
 
     def on_disconnected(self, fork_height: BlockHeight) -> None:
         """Blocks above are gone: what they decided is open again."""
@@ -119,7 +199,7 @@ class TxTracker:
             if record.decided_height > fork_height:
                 self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind))
                 self._due[txid] = None
-                self.refusals.pop(txid, None)
+                self._forgive(txid)
                 if record.confirmed_height:
                     self._publish(TransactionUnconfirmed(txid=txid, kind=BROADCAST_KINDS[record.kind].value))
 
@@ -147,8 +227,8 @@ class TxTracker:
                 continue
             tx = parse_transaction(record.raw)
             package = (*self._parents(tx), tx)
-            for broadcaster in self._broadcasters:
-                self._send(broadcaster, package, BROADCAST_KINDS[record.kind])
+            for name, broadcaster in self._broadcasters:
+                self._send(name, broadcaster, package, BROADCAST_KINDS[record.kind])
 
     def _parents(self, tx: Transaction) -> tuple[Transaction, ...]:
         """Tracked transactions that it builds on and that no block has: it may pay for them.
@@ -165,15 +245,48 @@ class TxTracker:
         record = self._transactions.get(txid)
         return None if record is None or record.decided_height else BROADCAST_KINDS[record.kind]
 
-    def _send(self, broadcaster: Broadcaster, package: Sequence[Transaction], kind: BroadcastKind) -> None:
+    def _send(self, name: str, broadcaster: Broadcaster, package: Sequence[Transaction], kind: BroadcastKind) -> None:
+        """To one broadcaster, whatever the others do; not again while it still thinks about the same transaction."""
         txid = package[-1].txid
+        now = self._now()
+        asked = self._asked.get((txid, name))
+        if asked is not None and now - asked < PATIENCE_SECONDS:
+            return
+        self._asked[txid, name] = now
 
         def done(result: BroadcastResult | None, error: BaseException | None) -> None:
-            reason = str(error) if result is None else result.reason
-            if result is not None and result.accepted:
-                self.refusals.pop(txid, None)
-            elif self.refusals.get(txid) != reason:
-                self.refusals[txid] = reason
-                log.warning("broadcast_refused", txid=txid[::-1].hex(), kind=kind.value, reason=reason)
+            self._asked.pop((txid, name), None)
+            if txid in self._transactions:
+                self._on_answer(txid, kind, _report(name, result, error))
 
-        self._caller.call(broadcaster, broadcaster.broadcast(package, kind), done, f"broadcast {kind.value}")
+        self._caller.call(broadcaster, _submit(broadcaster, package, kind), done, f"broadcast {kind.value} over {name}")
+
+    def _on_answer(self, txid: Txid, kind: BroadcastKind, report: BroadcastReport) -> None:
+        said = self._reports.setdefault(txid, {})
+        before = said.get(report.broadcaster)
+        said[report.broadcaster] = report
+        if report.accepted or before == report:
+            return
+        log.warning("broadcast_refused", txid=txid[::-1].hex(), kind=kind.value, reason=_refusal_text(report))
+
+
+async def _submit(broadcaster: Broadcaster, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
+    """One that raises at once, or is not even asynchronous, fails alone like any other."""
+    return await broadcaster.broadcast(package, kind)
+
+
+def _report(name: str, result: BroadcastResult | None, error: BaseException | None) -> BroadcastReport:
+    if isinstance(result, BroadcastResult):
+        reason = "" if result.accepted else clean_text(result.reason)
+        return BroadcastReport(broadcaster=name, accepted=result.accepted, reason=reason, refusal=result.refusal)
+    reason = f"{type(error).__name__}: {error}" if error is not None else f"it answered with a {type(result).__name__}"
+    return BroadcastReport(
+        broadcaster=name, accepted=False, reason=clean_text(reason), refusal=BroadcastRefusal.UNAVAILABLE
+    )
+
+
+def _refusal_text(report: BroadcastReport) -> str:
+    """Who refused, what that means and in which words it was said."""
+    meaning = _MEANING.get(report.refusal, "")
+    said = f"{meaning} ({report.reason})" if meaning and report.reason else meaning or report.reason
+    return f"{report.broadcaster}: {said}"

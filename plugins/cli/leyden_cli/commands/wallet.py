@@ -99,5 +99,6 @@ def transactions(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(tx.txid, tx.kind, tx.confirmed_height or None, tx.refused) for tx in found]
-    print_table(("txid", "kind", "confirmed in", "last refusal"), rows, "no transactions under way")
+    rows = [(tx.txid, tx.kind, tx.confirmed_height or None, tx.accepted_by, tx.refused) for tx in found]
+    columns = ("txid", "kind", "confirmed in", "accepted by", "refused by")
+    print_table(columns, rows, "no transactions under way")

@@ -216,12 +216,14 @@ class CoinView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A transaction of ours that is not irrevocable yet; ``refused``: the last refusal of a broadcaster."""
+    """A transaction of ours that is not irrevocable yet; ``refused``: why broadcasters did not take it, each with its
+    reason; ``accepted_by``: those that did."""
 
     txid: str
     kind: str
     confirmed_height: int
     refused: str
+    accepted_by: str = ""
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
