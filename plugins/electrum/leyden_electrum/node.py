@@ -1,7 +1,6 @@
 """Electrum servers as ChainSource, Broadcaster and FeeEstimator."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -25,13 +24,14 @@ from leyden.hooks.types import (
 )
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, LeydenError, OutPoint
 
+from leyden_electrum import fees
 from leyden_electrum.errors import ServerFault, ServerRefused, ServerUnavailable
 from leyden_electrum.headers import HeaderStore
 from leyden_electrum.pool import NoServer, ServerPool
 from leyden_electrum.proofs import proof_mistake
-from leyden_electrum.reasons import is_known, refused
 from leyden_electrum.server import Confirmed, Server
 from leyden_electrum.stream import ChainStream, Place
+from leyden_electrum.submitting import submit
 from leyden_electrum.witness import Witness
 
 log = structlog.get_logger("leyden.electrum")
@@ -40,18 +40,6 @@ GRACE_SECONDS = 30.0
 """How long two servers may differ before that counts: blocks need time to reach both."""
 MAX_HISTORY = 200
 """Transactions of a script that are looked through for the one that spends an output."""
-_TARGETS: dict[FeeTarget, tuple[int, int]] = {
-    FeeTarget.MAXIMUM: (1, 8000),
-    FeeTarget.URGENT_SWEEP: (6, 5000),
-    FeeTarget.MIN_ALLOWED_ANCHOR_REMOTE: (1008, 253),
-    FeeTarget.ANCHOR_CHANNEL: (1008, 500),
-    FeeTarget.MIN_ALLOWED_NON_ANCHOR_REMOTE: (144, 253),
-    FeeTarget.NON_ANCHOR_CHANNEL: (12, 2000),
-    FeeTarget.CLOSE_MINIMUM: (144, 500),
-    FeeTarget.SWEEP: (12, 1000),
-    FeeTarget.FUNDING: (12, 1000),
-}
-"""Blocks to confirm in, and the feerate (sat per 1000 weight) where there is no estimate: test networks only."""
 
 
 class ElectrumNode:
@@ -165,7 +153,7 @@ class ElectrumNode:
         try:
             async with self._connected() as server:
                 servers = [server, *([self._witness.server] if self._witness.server is not None else [])]
-                results = await asyncio.gather(*(_broadcast(one, package) for one in servers))
+                results = await asyncio.gather(*(submit(one, package) for one in servers))
         except NoServer as error:
             return BroadcastResult(accepted=False, reason=str(error), refusal=BroadcastRefusal.UNAVAILABLE)
         return next((result for result in results if result.accepted), results[0])
@@ -186,50 +174,10 @@ class ElectrumNode:
     # -- FeeEstimator ------------------------------------------------------------------------------------------------
 
     async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
-        """The server's estimate, never below what its node relays; without one a fixed figure on test networks."""
-        blocks, fallback = _TARGETS[target]
+        """``leyden_electrum.fees.estimate``, ``None`` while no server answers."""
         try:
             async with self._connected() as server:
-                estimate = await server.estimate_fee(blocks)
-                if math.isfinite(estimate) and estimate > 0:
-                    return FeeRatePerKw(_per_kw(max(estimate, await _minimum(server))))
+                return await fees.estimate(server, self._network, target)
         except LeydenError as error:
             log.warning("no_fee_estimate", target=target.value, reason=str(error))
             return None
-        return None if self._network is Network.MAINNET else FeeRatePerKw(fallback)
-
-
-async def _minimum(server: Server) -> float:
-    try:
-        minimum = await server.minimum_fee()
-    except ServerRefused:
-        return 0.0
-    return minimum if math.isfinite(minimum) else 0.0
-
-
-def _per_kw(bitcoin_per_kvb: float) -> int:
-    """Bitcoin per 1000 vbytes in sat per 1000 weight, rounded up."""
-    return math.ceil(round(bitcoin_per_kvb * 100_000_000, 3) / 4)
-
-
-async def _broadcast(server: Server, package: Sequence[Transaction]) -> BroadcastResult:
-    try:
-        if len(package) > 1 and server.takes_packages:
-            answer = await server.broadcast_package(package)
-            problems = [words for error in answer.errors if (words := error.get("error") or "") and not is_known(words)]
-            if answer.success or (answer.errors and not problems):
-                return BroadcastResult(accepted=True)
-            return refused("\n".join(problems) or "the package was refused")
-        for tx in package:
-            try:
-                await server.broadcast(tx)
-            except ServerRefused as error:
-                if not is_known(error.words):
-                    return refused(error.words)
-    except ServerRefused as error:
-        return BroadcastResult(accepted=True) if is_known(error.words) else refused(error.words)
-    except (ServerUnavailable, ServerFault) as error:
-        return BroadcastResult(
-            accepted=False, reason=f"Electrum server {server.address}: {error}", refusal=BroadcastRefusal.UNAVAILABLE
-        )
-    return BroadcastResult(accepted=True)

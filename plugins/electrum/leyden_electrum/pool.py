@@ -16,7 +16,7 @@ log = structlog.get_logger("leyden.electrum")
 
 FAULT_SECONDS = 3600.0
 """A server that said something false is not asked again for so long, as long as there is another one."""
-AWAY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+AWAY_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 ONLY_SECONDS = 10.0
 """When all were left for what they said, the first is tried again after this: everything is checked anyway."""
 

@@ -293,6 +293,8 @@ class ChainStream:
             raise OtherMoment("it tells of transactions in blocks above the tip that it names")
         self._pool.proved_good(server.address)
         self._say_trouble("")
+        while self._notes:
+            yield self._notes.popleft()
         if self._synced != headers.tip.hash:
             self._synced = headers.tip.hash
             self.synced_once.set()
@@ -517,7 +519,7 @@ class ChainStream:
                 shown = entry.txid[::-1].hex()
                 if isinstance(proof, ServerRefused) or isinstance(tx, ServerRefused):
                     raise OtherMoment(
-                        f"it does not prove transaction {shown}, which it says is in block {entry.height}"
+                        f"it does not prove transaction {shown}, of which it says that it is in block {entry.height}"
                     )
                 mistake = proof_mistake(tx, proof, headers.merkle_root(entry.height))
                 if mistake:
