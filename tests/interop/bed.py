@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from leyden.bitcoin import Network
 from leyden.crypto import sha256
 from leyden.hooks.types import ChannelClosed, NodeEvent
-from leyden.invoice import Invoice
+from leyden.invoice import Invoice, parse_invoice
 from leyden.node import Node
 from leyden.node.dispatcher import HookDispatcher
 from leyden.node.peer import Peer
 from leyden.node.views import ChannelView, InvoiceView, PaymentView
-from leyden.types import ChannelId, Msat, NodeId, PaymentHash, Sat
+from leyden.types import ChannelId, LeydenError, Msat, NodeId, PaymentHash, Sat
 from leyden.wire.features import Features
 from leyden_cli.config import config_path, load_config
 from leyden_cli.initialize import initialize_node
 from leyden_cli.services import load_registry, make_services
 
-from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel
+from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel, PeerRefused
 from tests.interop.peers import Entry
-from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.bitcoind import Bitcoind, RpcError
 
 T = TypeVar("T")
 BTC = 100_000_000
@@ -221,7 +222,10 @@ class Story:
 
         def found() -> Any:
             for candidate in self.bed.bitcoind.rpc("getrawmempool"):
-                tx = self.bed.bitcoind.rpc("getrawtransaction", candidate, 1)
+                try:
+                    tx = self.bed.bitcoind.rpc("getrawtransaction", candidate, 1)
+                except RpcError:
+                    continue  # replaced meanwhile
                 if any(i["txid"] == txid and i["vout"] == int(vout) for i in tx["vin"]):
                     return tx
             return None
@@ -341,6 +345,14 @@ class Story:
         for channel in channels:
             await channel.usable()
 
+    async def connect_again(self) -> None:
+        """Connected, by whoever; the peer may hang up at once."""
+        if self.connection is None:
+            try:
+                await self.node.connect(self.peer_id, self.peer.host, self.peer.port)
+            except LeydenError:
+                pass  # it dialled us meanwhile, or was quick to end it
+
     def _connected_or_gone(self) -> bool:
         """Both sides agree on whether they are connected."""
         return (self.connection is not None) == (self.node.node_id.hex() in self.peer.connected())
@@ -394,6 +406,13 @@ class Story:
         await self.node._call(lambda: core.payments.send(invoice, Msat(msat), ""))
         return await self.our_payment(payment_hash)
 
+    async def begin_payment(self, bolt11: str) -> None:
+        """Offer the HTLC; whoever calls waits for the end."""
+        invoice = parse_invoice(bolt11, Network.REGTEST)
+        core, amount = self.node.core, invoice.amount_msat
+        assert amount is not None
+        await self.node._call(lambda: core.payments.send(invoice, amount, ""))
+
     async def our_payment(self, payment_hash: bytes) -> PaymentView:
         """Our payment once it has ended."""
 
@@ -410,6 +429,26 @@ class Story:
         found = await self.until(lambda: self.peer.payment(payment_hash), "the peer's payment has ended")
         assert found is not None
         return found
+
+    async def settle(self, preimage: bytes) -> None:
+        """The peer takes what waits for its hold invoice; it may need a moment to see that all is there."""
+        await self._once_accepted(self.peer.settle_hold_invoice, preimage.hex())
+
+    async def cancel(self, payment_hash: bytes) -> None:
+        """The peer refuses it."""
+        await self._once_accepted(self.peer.cancel_hold_invoice, payment_hash.hex())
+
+    async def _once_accepted(self, command: Callable[[str], None], word: str) -> None:
+        def done() -> bool:
+            try:
+                command(word)
+            except PeerRefused as error:
+                refusals.append(str(error))
+                return False
+            return True
+
+        refusals: list[str] = []
+        await self.until(done, "the peer decides on its hold invoice")
 
     def hold(self) -> "Held":
         """From now on our node decides on received payments when it is told to."""
@@ -440,6 +479,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
     txid: str
     fee_sat: int
     values: tuple[int, ...]
+    scripts: tuple[str, ...]
     how: str
 
 
@@ -476,6 +516,11 @@ class Chan:
         assert theirs is not None
         return self.ours(), theirs
 
+    def in_flight(self) -> int:
+        """HTLCs that both sides have."""
+        theirs = self.theirs()
+        return 0 if theirs is None else min(self.ours().htlcs, theirs.htlcs)
+
     async def balances(self, ours_msat: int, theirs_msat: int) -> None:
         """Seen from both sides, with nothing in flight; a peer may tell whole satoshi only."""
 
@@ -492,11 +537,13 @@ class Chan:
         await self.story.until(settled, f"balances of {ours_msat} msat here and {theirs_msat} msat there")
 
     async def closed_together(self) -> Ends:
-        """After a cooperative close was begun: one transaction that both know, confirmed, and the channel is gone."""
+        """After a cooperative close was begun: a transaction of it confirms that both know, and the channel is gone.
+
+        With simple close each side makes one, and the one that pays more replaces the other.
+        """
         story = self.story
         ours = self.ours()
-        tx = await story.spender(self.funding)
-        values = tuple(round(out["value"] * BTC) for out in tx["vout"])
+        await story.spender(self.funding)
         await story.mine(6)
         await story.until(
             lambda: all(c.channel_id != self.channel_id.hex() for c in story.node.channels()), "our channel is gone"
@@ -505,18 +552,16 @@ class Chan:
             e for e in await story.events() if isinstance(e, ChannelClosed) and e.channel_id == self.channel_id
         ]
         assert closed.txid is not None
-        assert closed.txid[::-1].hex() == tx["txid"]
+        tx = story.bed.bitcoind.rpc("getrawtransaction", closed.txid[::-1].hex(), 1)
+        assert tx["confirmations"] >= 6
+        assert self.funding in [f"{i['txid']}:{i['vout']}" for i in tx["vin"]]
+        values = tuple(round(out["value"] * BTC) for out in tx["vout"])
 
         def known() -> bool:
             theirs = self.theirs()
             return theirs is None or theirs.closing_txid == tx["txid"]
 
         await story.until(known, "the peer knows of the close")
-        return Ends(txid=tx["txid"], fee_sat=ours.capacity_sat - sum(values), values=values, how=closed.how)
-
-
-async def wait_closed(story: Story, channel: Chan) -> None:
-    """Until our side has forgotten the channel."""
-    await story.until(
-        lambda: all(c.channel_id != channel.channel_id.hex() for c in story.node.channels()), "our channel is gone"
-    )
+        scripts = tuple(out["scriptPubKey"]["hex"] for out in tx["vout"])
+        fee_sat = ours.capacity_sat - sum(values)
+        return Ends(txid=tx["txid"], fee_sat=fee_sat, values=values, scripts=scripts, how=closed.how)
