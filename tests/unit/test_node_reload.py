@@ -5,14 +5,11 @@ from pathlib import Path
 
 import pytest
 from leyden.channel.events import ForceClose
-from leyden.hooks.types import FeeTarget
 from leyden.node import keyspace
-from leyden.node.fees import FeeCache
-from leyden.node.host import Caller, run_inline
+from leyden.node.host import run_inline
 from leyden.testing.memory_store import CommitMoment, MemoryStore
 from leyden.testing.simulation import SimNode, Simulation
-from leyden.types import ChannelId, FeeRatePerKw
-from test_engine import FakeHost
+from leyden.types import ChannelId
 
 from tests.scenario.sim_kit import channels, fund, start_opening
 
@@ -124,36 +121,3 @@ def test_a_chain_that_is_durable_though_reported_as_failed_is_not_absorbed_twice
     assert alice.core.chain.height == simulation.chain.height
     restarted = MemoryStore(alice.disk.copy())
     assert run_inline(restarted.open(alice.config.network)) > 0
-
-
-class Odd:
-    """An estimator that says something else each time."""
-
-    inline = True
-
-    def __init__(self, *answers: object) -> None:
-        self._answers = list(answers)
-
-    async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
-        answer = self._answers.pop(0) if self._answers else FeeRatePerKw(777)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer  # type: ignore[return-value]
-
-
-def test_the_first_good_estimate_counts_within_bounds() -> None:
-    host = FakeHost()
-    caller = Caller(host, lambda work: work())
-    told: list[int] = []
-    cache = FeeCache([Odd("a lot", ConnectionError("gone"), None, 1, 10**9)], host, caller)
-    cache.on_refreshed = lambda: told.append(1)
-    assert cache.stale
-    cache.refresh()
-    assert not cache.stale
-    assert cache.rates.sweep == 777 or cache.rates.funding == 777
-    assert min(getattr(cache.rates, target.value) for target in FeeTarget) == 253
-    assert max(getattr(cache.rates, target.value) for target in FeeTarget) == 250_000
-    assert len(host.timers) == 1
-    host.timers[0][1]()
-    assert {getattr(cache.rates, target.value) for target in FeeTarget} == {777}
-    assert told

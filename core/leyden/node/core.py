@@ -159,7 +159,7 @@ class NodeCore:
         caller = Caller(host, engine.post)
         self.events = EventLog(services.store, journal)
         self.on_published: Callable[[], None] = lambda: None
-        self.fees = FeeCache(services.fee_estimators, host, caller)
+        self.fees = FeeCache(services.named("fee_estimator", services.fee_estimators), host, caller)
         self.fees.on_refreshed = lambda: engine.post(self.channels.on_feerates)
         self.tracker = TxTracker(
             services.named("broadcaster", services.broadcasters), caller, self.publish, host.wall_time
