@@ -3,7 +3,8 @@
 import enum
 from typing import NamedTuple, NewType
 
-from leyden.types.errors import LeydenError
+from leyden.types.errors import require
+from leyden.types.rules import C_208
 
 NodeId = NewType("NodeId", bytes)
 """33 bytes, compressed public key."""
@@ -53,11 +54,11 @@ def format_short_channel_id(scid: ShortChannelId) -> str:
 
 
 def parse_short_channel_id(text: str) -> ShortChannelId:
-    """The inverse of ``format_short_channel_id``; ``LeydenError`` on anything else."""
+    """The inverse of ``format_short_channel_id``; ``RuleViolation`` (C-208) on anything else."""
     parts = text.split("x")
-    if len(parts) != 3 or not all(p.isascii() and p.isdigit() and len(p) <= 12 for p in parts):
-        raise LeydenError(f"not a short channel id: {text[:40]!r} (expected BLOCKxINDEXxOUTPUT)")
+    digits = len(parts) == 3 and all(p.isascii() and p.isdigit() and len(p) <= 12 for p in parts)
+    require(digits, C_208, f"not a short channel id: {text[:40]!r} (expected BLOCKxINDEXxOUTPUT)")
     height, index, vout = map(int, parts)
-    if height >= 1 << 24 or index >= 1 << 24 or vout >= 1 << 16:
-        raise LeydenError(f"short channel id out of range: {text[:40]!r}")
+    fits = height < 1 << 24 and index < 1 << 24 and vout < 1 << 16
+    require(fits, C_208, f"short channel id out of range: {text[:40]!r}")
     return make_short_channel_id(height, index, vout)
