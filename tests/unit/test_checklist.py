@@ -84,6 +84,19 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_line_that_shipped_code_names_is_required(project: Path) -> None:
+    """Wherever its area stands; the declarations name every rule and do not count."""
+    for place in ("core/leyden/types/rules.py", "plugins/some/leyden_some/part.py"):
+        (project / place).parent.mkdir(parents=True)
+    (project / "core/leyden/types/rules.py").write_text("C_152 = rule(...)")
+    assert checklist.built_lines(project) == frozenset()
+    (project / "plugins/some/leyden_some/part.py").write_text("require(x, C_035, 'no')")
+    assert checklist.built_lines(project) == {"C-035"}
+    done = run(project, "--areas", "opening")
+    assert states(done.stdout) == {"C-035": "UNCLAIMED", "C-036": "proved"}
+    assert done.returncode == 1
+
+
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "leyden.testing.checklist", "--root", str(project), *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "LEYDEN"))}

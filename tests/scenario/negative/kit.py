@@ -54,6 +54,7 @@ ALLOWED: dict[Reaction, frozenset[Outcome]] = {
     Reaction.WARN_OR_DROP: frozenset({O.IGNORED, O.WARNED, O.WARNED_AND_CLOSED, O.CLOSED}),
     Reaction.IGNORE: frozenset({O.IGNORED}),
     Reaction.FAIL_HTLC: frozenset({O.HTLC_FAILED, O.HTLC_MALFORMED}),
+    Reaction.REFUSE: frozenset({O.HTLC_FAILED}),  # of a document of ours: whoever pays it gets the HTLC back
 }
 """What the letter of a rule lets the node do. A duty has no letter: how somebody else's breach of it is met is ours."""
 
@@ -106,7 +107,7 @@ class Violation(msgspec.Struct, frozen=True):
     deed: Deed
     outcome: Outcome
     says: str = ""
-    """Stands in the text of the error or warning."""
+    """Stands in the text of the error or warning, or in the failure of the HTLC."""
     failure: int = 0
     """The code with which an HTLC must be failed."""
     alone: bool = False
@@ -283,6 +284,7 @@ def _check_failure(violation: Violation, scene: Scene) -> None:
         failure = channel.failure(answer)
         code = failure.code if isinstance(failure, UnknownFailure) else failure.CODE
         assert code == violation.failure, failure
+        assert violation.says in repr(failure)
     assert not channel.channel.local_htlcs
     assert channel.is_open
 
