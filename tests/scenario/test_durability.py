@@ -228,3 +228,18 @@ async def test_a_store_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path,
     node = await world.start("alice")
     services = msgspec.structs.replace(node.core.services, store=SqliteStore(tmp_path / "missing" / "x.sqlite"))
     assert "cannot create" in await start_again(world, services, node.core.config)
+
+
+async def test_a_start_with_other_keys_does_not_stop_the_node_that_runs(world: World) -> None:
+    """It is refused before it takes an epoch, so the running node's next commit is still its own."""
+    alice = await world.start("alice")
+    store = alice.core.services.store
+    assert isinstance(store, SqliteStore)
+    keys = InMemoryKeyManager(b"other".ljust(32, b"\x01"), Network.REGTEST)
+
+    def foreign(services: Services) -> Services:
+        return msgspec.structs.replace(services, store=SqliteStore(store.path), node_identity=keys)
+
+    with pytest.raises(LeydenError, match="the database belongs to node"):
+        await world.start("bob", adapt=foreign)
+    await alice.create_invoice(Msat(1000), "still here")
