@@ -115,6 +115,16 @@ class StoreMaintenance(Protocol):
         ...
 
 
+@runtime_checkable
+class StorePeek(Protocol):
+    """What a ``Store`` may offer besides: a look before it is opened, so that a start that cannot be takes no epoch from
+    a node that runs."""
+
+    def peek(self, network: Network, key: bytes) -> bytes | None:
+        """One row, ``None`` if it or the whole store does not exist yet. Nothing is changed; errors as of ``open``."""
+        ...
+
+
 class ChainSource(Protocol):
     """An ordered stream of blocks: whole ones, or headers with the transactions that match the watches.
 

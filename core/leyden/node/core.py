@@ -24,6 +24,7 @@ from leyden.hooks.services import (
     PaymentApproval,
     Store,
     StoreError,
+    StorePeek,
     StoreRefused,
     Wallet,
 )
@@ -275,15 +276,12 @@ class NodeCore:
         cls, config: NodeConfig, services: Services, host: Host, questions: Questions, node_id: NodeId
     ) -> "NodeCore":
         store = services.store
+        if isinstance(store, StorePeek):  # the epoch that ``open`` takes would stop a node that runs on it
+            _check_owner(store.peek(config.network, keyspace.NODE_ID), node_id)
         epoch = await store.open(config.network)
         found = await store.get(keyspace.NODE_ID)
         is_old = check_schema(await store.get(keyspace.SCHEMA), is_new=found is None)
-        owner = None if found is None else NODE_ID.decode(found)
-        if owner is not None and owner != node_id:
-            raise LeydenError(
-                f"the database belongs to node {owner.hex()}, the keys to {node_id.hex()}: "
-                "point data_dir at the folder of these keys"
-            )
+        owner = _check_owner(found, node_id)
         core = cls(config, services, host, questions, epoch, node_id)
         if owner is None:
             core.engine.journal.put(keyspace.NODE_ID, NODE_ID.encode(node_id))
@@ -392,6 +390,17 @@ class NodeCore:
             self._degraded_because = reason
         else:
             self.publish(Alarm(subject="storage", text=f"storage works again after: {self._degraded_because}"))
+
+
+def _check_owner(row: bytes | None, node_id: NodeId) -> NodeId | None:
+    """Whose the database is, ``None`` if it is new. ``LeydenError`` if it is another node's."""
+    owner = None if row is None else NodeId(NODE_ID.decode(row))
+    if owner is not None and owner != node_id:
+        raise LeydenError(
+            f"the database belongs to node {owner.hex()}, the keys to {node_id.hex()}: "
+            "point data_dir at the folder of these keys"
+        )
+    return owner
 
 
 class _Waiting:

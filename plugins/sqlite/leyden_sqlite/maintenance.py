@@ -37,6 +37,15 @@ def read_rows(path: Path, network: Network) -> Iterator[tuple[bytes, bytes]]:
         yield from connection.execute("SELECT key, value FROM rows ORDER BY key")
 
 
+def peek(path: Path, network: Network, key: bytes) -> bytes | None:
+    """One row; ``None`` without it, or without a database."""
+    if not path.is_file():
+        return None
+    with reading(path, network) as connection:
+        row = connection.execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
 def back_up(path: Path, network: Network, target: Path) -> None:
     """Copy the database to the new file ``target`` (0600): one consistent state, verified and synced.
 

@@ -153,6 +153,10 @@ class SqliteStore:
 
     # -- ``StoreMaintenance``: on connections of their own -------------------------------------------------------------
 
+    def peek(self, network: Network, key: bytes) -> bytes | None:
+        """See ``StorePeek``."""
+        return maintenance.peek(self.path, network, key)
+
     def verify(self, network: Network, copy: Path | None = None) -> tuple[str, ...]:
         return maintenance.verify(copy or self.path, network)
 
