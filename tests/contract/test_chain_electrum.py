@@ -1,19 +1,42 @@
-"""The Electrum plugin against real servers: the conformance kit on every way to reach one."""
+"""The Electrum plugin against real servers: the conformance kits on every way to reach one."""
 
-from collections.abc import Iterator
+import datetime
+import hashlib
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from leyden.bitcoin import Network
+from leyden.hooks.errors import PluginError
 from leyden.hooks.registry import ServiceContext
-from leyden.testing.chain import ChainBed, ChainSourceSuite
+from leyden.hooks.types import SourceTrouble
+from leyden.testing.broadcaster import AbsentBroadcasterSuite, BroadcasterBed, BroadcasterSuite
+from leyden.testing.chain import (
+    AbsentBackendSuite,
+    BackendSwitch,
+    ChainBed,
+    ChainDriver,
+    ChainSourceSuite,
+    SlowBackendSuite,
+    WrongNetworkSuite,
+)
+from leyden.testing.fees import AbsentFeeSuite, FeeBed, FeeEstimatorSuite, SlowFeeSuite
+from leyden.types import FeeRatePerKw
 from leyden_electrum import ElectrumNode
+from leyden_electrum.pins import AUTHORITY, FILE_NAME
 from leyden_electrum.plugin import ElectrumSettings, make_node
 
 from tests.testbed import start_or_skip
-from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.bitcoind import Bitcoind, free_port
 from tests.testbed.electrum_control import ElectrumControl
 from tests.testbed.electrum_server import ElectrumServer
+from tests.testbed.socks import SocksServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
@@ -26,21 +49,296 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
     bitcoind.stop()
 
 
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Files of a self-signed certificate for 127.0.0.1 and its key."""
+    folder.mkdir(exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leyden test bed")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+    )
+    return paths
+
+
 @pytest.fixture(scope="module")
 def server(daemon: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElectrumServer]:
-    started = start_or_skip(lambda: ElectrumServer(tmp_path_factory.mktemp("electrum"), daemon).start())
+    folder = tmp_path_factory.mktemp("electrum")
+    tls = certificate(folder / "tls")
+    started = start_or_skip(lambda: ElectrumServer(folder, daemon, tls=tls).start())
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def new_server(daemon: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElectrumServer]:
+    started = start_or_skip(lambda: ElectrumServer(tmp_path_factory.mktemp("electrum"), daemon, new=True).start())
     yield started
     started.stop()
 
 
 def node(folder: Path, *servers: str, network: Network = Network.REGTEST, **settings: object) -> ElectrumNode:
-    return make_node(ElectrumSettings(servers=servers, **settings), ServiceContext(folder=folder, network=network))
+    return make_node(
+        ElectrumSettings(servers=servers, **settings),  # type: ignore[arg-type]
+        ServiceContext(folder=folder, network=network),
+    )
 
 
-class TestOverTcp(ChainSourceSuite):
+def tcp(server: ElectrumServer) -> str:
+    return f"127.0.0.1:{server.port}:t"
+
+
+def tls(server: ElectrumServer) -> str:
+    return f"127.0.0.1:{server.tls_port}:s"
+
+
+def power(server: ElectrumServer) -> BackendSwitch:
+    async def off() -> None:
+        server.kill()
+
+    async def on() -> None:
+        server.start()
+
+    return BackendSwitch(off=off, on=on)
+
+
+def freeze(server: ElectrumServer) -> BackendSwitch:
+    async def off() -> None:
+        server.freeze()
+
+    async def on() -> None:
+        server.thaw()
+
+    return BackendSwitch(off=off, on=on)
+
+
+class TestOverTcp(ChainSourceSuite, SlowBackendSuite, WrongNetworkSuite):
     @pytest.fixture
     def bed(self, daemon: Bitcoind, server: ElectrumServer, tmp_path: Path) -> ChainBed:
         return ChainBed(
-            make_source=lambda: node(tmp_path, f"127.0.0.1:{server.port}:t"),
+            make_source=lambda: node(tmp_path, tcp(server)),
+            make_stranger=lambda: node(tmp_path, tcp(server), network=Network.SIGNET),
             control=ElectrumControl(daemon, [server]),
+            freeze=freeze(server),
         )
+
+
+class TestNewProtocol(ChainSourceSuite, SlowBackendSuite):
+    """Protocol 1.7: scripts by themselves, outputs followed."""
+
+    @pytest.fixture
+    def bed(self, daemon: Bitcoind, new_server: ElectrumServer, tmp_path: Path) -> ChainBed:
+        return ChainBed(
+            make_source=lambda: node(tmp_path, tcp(new_server)),
+            control=ElectrumControl(daemon, [new_server]),
+            freeze=freeze(new_server),
+        )
+
+
+class TestTwoServers(ChainSourceSuite):
+    """Compared with each other all the time, one over TLS with a pinned certificate, and of two protocols."""
+
+    @pytest.fixture
+    def bed(self, daemon: Bitcoind, server: ElectrumServer, new_server: ElectrumServer, tmp_path: Path) -> ChainBed:
+        return ChainBed(
+            make_source=lambda: node(tmp_path, tls(server), tcp(new_server), compare_seconds=0.05),
+            control=ElectrumControl(daemon, [server, new_server]),
+        )
+
+
+class TestAbsentSource(AbsentBackendSuite):
+    @pytest.fixture
+    def bed(self, daemon: Bitcoind, server: ElectrumServer, tmp_path: Path) -> ChainBed:
+        return ChainBed(
+            make_source=lambda: node(tmp_path, tcp(server)),
+            control=ElectrumControl(daemon, [server]),
+            power=power(server),
+        )
+
+
+class TestBroadcaster(BroadcasterSuite, AbsentBroadcasterSuite):
+    @pytest.fixture
+    def bed(self, daemon: Bitcoind, server: ElectrumServer, tmp_path: Path) -> BroadcasterBed:
+        return BroadcasterBed(
+            make_broadcaster=lambda: node(tmp_path, tcp(server)),
+            control=ElectrumControl(daemon, [server]),
+            power=power(server),
+        )
+
+
+class TestFees(FeeEstimatorSuite, AbsentFeeSuite, SlowFeeSuite):
+    @pytest.fixture
+    def bed(self, server: ElectrumServer, tmp_path: Path) -> FeeBed:
+        return FeeBed(
+            make_estimator=lambda: node(tmp_path, tcp(server)),
+            expected=FeeRatePerKw(1250),  # what the test bed's launcher makes the server say
+            power=power(server),
+            freeze=freeze(server),
+        )
+
+
+# -- ways to reach a server ------------------------------------------------------------------------------------------
+
+
+async def followed(source: ElectrumNode, daemon: Bitcoind) -> ChainDriver:
+    driver = ChainDriver(source, daemon.rpc("getblockcount"))
+    await driver.start()
+    await driver.run_until_synced()
+    return driver
+
+
+async def test_a_certificate_is_noted_the_first_time_and_refused_when_it_changes(
+    daemon: Bitcoind, server: ElectrumServer, tmp_path: Path
+) -> None:
+    await (await followed(node(tmp_path, tls(server)), daemon)).stop()
+    pins = json.loads((tmp_path / FILE_NAME).read_text())
+    der = x509.load_pem_x509_certificate((server.folder / "tls" / "certificate.pem").read_bytes()).public_bytes(
+        serialization.Encoding.DER
+    )
+    assert pins == {f"127.0.0.1:{server.tls_port}": hashlib.sha256(der).hexdigest()}
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    await (await followed(node(tmp_path, tls(server)), daemon)).stop()
+    (tmp_path / FILE_NAME).write_text(json.dumps(dict.fromkeys(pins, "ab" * 32)))
+    stranger = node(tmp_path, tls(server))
+    with pytest.raises(PluginError) as refused:
+        await stranger.start((), 0)
+    place = f"127.0.0.1:{server.tls_port}"
+    assert str(refused.value) == (
+        f"no Electrum server can be used: {place}: its certificate has changed from abababababababab… to "
+        f"{pins[place][:16]}…: somebody may stand between us and {place}; if its operator has renewed it, "
+        f"remove {place} from {tmp_path / FILE_NAME}"
+    )
+    await stranger.stop()
+
+
+async def test_another_server_is_used_when_a_certificate_has_changed(
+    daemon: Bitcoind, server: ElectrumServer, tmp_path: Path
+) -> None:
+    (tmp_path / FILE_NAME).write_text(json.dumps({f"127.0.0.1:{server.tls_port}": "ab" * 32}))
+    driver = await followed(node(tmp_path, tls(server), tcp(server)), daemon)
+    assert "its certificate has changed" in str(driver.notices[0])
+    await driver.stop()
+
+
+async def test_who_was_vouched_for_once_must_be_so_again(
+    daemon: Bitcoind, server: ElectrumServer, tmp_path: Path
+) -> None:
+    """Nobody may answer for it with a certificate of their own making."""
+    (tmp_path / FILE_NAME).write_text(json.dumps({f"127.0.0.1:{server.tls_port}": AUTHORITY}))
+    source = node(tmp_path, tls(server))
+    with pytest.raises(
+        PluginError, match=r"no certificate authority vouches for it any more \(self.signed certificate"
+    ):
+        await source.start((), 0)
+    await source.stop()
+
+
+async def test_a_certificate_by_its_authority(daemon: Bitcoind, server: ElectrumServer, tmp_path: Path) -> None:
+    right = server.folder / "tls" / "certificate.pem"
+    await (await followed(node(tmp_path, tls(server), ca_file=str(right)), daemon)).stop()
+    assert not (tmp_path / FILE_NAME).exists()
+    wrong, _ = certificate(tmp_path / "other")
+    source = node(tmp_path, tls(server), ca_file=str(wrong))
+    with pytest.raises(PluginError, match="does not vouch for its certificate"):
+        await source.start((), 0)
+    await source.stop()
+
+
+async def test_tls_to_a_server_without_it(daemon: Bitcoind, server: ElectrumServer, tmp_path: Path) -> None:
+    source = node(tmp_path, f"127.0.0.1:{server.port}:s")
+    driver = ChainDriver(source, 1)
+    await driver.start()
+    await driver.take_event()
+    assert "no TLS connection comes about" in str(driver.notices[0])
+    await driver.stop()
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[SocksServer]:
+    started = await SocksServer().start()
+    yield started
+    await started.stop()
+
+
+@pytest.mark.parametrize("way", ["tcp", "tls"])
+async def test_through_a_proxy_that_resolves_the_names(
+    way: str, daemon: Bitcoind, server: ElectrumServer, proxy: SocksServer, tmp_path: Path
+) -> None:
+    """The name means nothing on this machine: only the proxy knows it."""
+    port = server.port if way == "tcp" else server.tls_port
+    name = "electrumtestbedelectrumtestbedelectrumtestbedelectrumtes.onion"
+    proxy.names[name] = "127.0.0.1"
+    source = node(tmp_path, f"{name}:{port}:{'s' if way == 'tls' else 't'}", proxy=proxy.url)
+    driver = await followed(source, daemon)
+    await driver.stop()
+    assert {asked for asked, _ in proxy.asked} == {(name, port)}
+    assert all(user for _, user in proxy.asked), "no user, no circuit of its own"
+
+
+async def test_each_connection_has_a_circuit_of_its_own(
+    daemon: Bitcoind, server: ElectrumServer, proxy: SocksServer, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        await (await followed(node(tmp_path, tcp(server), proxy=proxy.url), daemon)).stop()
+    users = [user for _, user in proxy.asked]
+    assert len(users) == len(set(users)) == 2
+
+
+async def test_what_the_proxy_says_is_passed_on(proxy: SocksServer, tmp_path: Path) -> None:
+    for address, url, words in (
+        ("nowhere.invalid:50001:t", proxy.url, "the proxy cannot reach it: Host unreachable"),
+        ("nowhere.invalid:50001:t", f"socks5://127.0.0.1:{free_port()}", "the proxy 127.0.0.1:"),
+    ):
+        driver = ChainDriver(node(tmp_path, address, proxy=url), 1)
+        await driver.start()
+        await driver.take_event()
+        (trouble,) = driver.notices
+        assert isinstance(trouble, SourceTrouble)
+        assert words in trouble.reason
+        await driver.stop()
+
+
+async def test_a_server_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    port = free_port()
+    driver = ChainDriver(node(tmp_path, f"127.0.0.1:{port}:t"), 1)
+    await driver.start()
+    await driver.take_event()
+    (trouble,) = driver.notices
+    assert isinstance(trouble, SourceTrouble)
+    assert trouble.reason.startswith(f"no Electrum server can be used: 127.0.0.1:{port}: it cannot be reached: ")
+    await driver.stop()
+
+
+async def test_the_next_server_takes_over(
+    daemon: Bitcoind, server: ElectrumServer, new_server: ElectrumServer, tmp_path: Path
+) -> None:
+    """The stream goes on where it was, in order."""
+    control = ElectrumControl(daemon, [new_server])
+    driver = await followed(node(tmp_path, tcp(server), tcp(new_server)), daemon)
+    before = driver.follower.height
+    server.kill()
+    try:
+        await control.mine(3)
+        height, tip = await control.tip()
+        await driver.run_until(height, tip)
+        assert driver.connected()[-3:] == [before + 1, before + 2, before + 3]
+        assert driver.restarts == 0
+        await driver.stop()
+    finally:
+        server.start()

@@ -58,6 +58,9 @@ class ElectrumNode:
         self._stream = ChainStream(pool, network)
         self._witness = Witness(self._stream, pool, every_seconds=compare_seconds, grace_seconds=grace_seconds)
         self._comparing: asyncio.Task[None] | None = None
+        self._dialling = asyncio.Lock()
+        self._own: Server | None = None
+        self._asking = 0
 
     # -- ChainSource -------------------------------------------------------------------------------------------------
 
@@ -160,16 +163,23 @@ class ElectrumNode:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Server]:
-        """The server that is followed; one for this question alone while none is (when we are no chain source)."""
+        """The server that is followed; while none is (when we are no chain source), one for all questions of now."""
         server = self._stream.server
         if server is not None and server.session.ended is None:
             yield server
             return
-        server = await self._pool.connect(lambda: None)
+        self._asking += 1
         try:
+            async with self._dialling:
+                if self._own is None or self._own.session.ended is not None:
+                    self._own = await self._pool.connect_once()
+                server = self._own
             yield server
         finally:
-            await server.close()
+            self._asking -= 1
+            if not self._asking and self._own is not None:
+                server, self._own = self._own, None
+                await server.close()
 
     # -- FeeEstimator ------------------------------------------------------------------------------------------------
 

@@ -62,15 +62,31 @@ class ServerPool:
         """
         usable = [address for address in self.addresses if address not in set(besides)]
         now = time.monotonic()
-        ready = [address for address in usable if self._states[address].until <= now]
-        for address in ready:
-            try:
-                return await Server.connect(
-                    self._dialer, address, self._network, on_change, timeout_seconds=self._timeout
-                )
-            except (ServerFault, ServerUnavailable) as error:
-                self.leave(address, error)
+        for address in usable:
+            if self._states[address].until <= now:
+                try:
+                    return await self._open(address, on_change)
+                except (ServerFault, ServerUnavailable) as error:
+                    self.leave(address, error)
         raise self._none(usable)
+
+    async def connect_once(self) -> Server:
+        """For one question, to the first that answers. Who was only away is tried now, and nothing is held against
+        anybody; errors as of ``connect``."""
+        reasons = []
+        for address in self.addresses:
+            state = self._states[address]
+            if isinstance(state.fault, ServerFault) and state.until > time.monotonic():
+                reasons.append(f"{address}: {state.reason}")
+                continue
+            try:
+                return await self._open(address, lambda: None)
+            except (ServerFault, ServerUnavailable) as error:
+                reasons.append(f"{address}: {error}")
+        raise NoServer(reasons, 0.0, False)
+
+    async def _open(self, address: ServerAddress, on_change: Callable[[], None]) -> Server:
+        return await Server.connect(self._dialer, address, self._network, on_change, timeout_seconds=self._timeout)
 
     def _none(self, usable: Sequence[ServerAddress]) -> NoServer:
         now = time.monotonic()
