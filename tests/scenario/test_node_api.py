@@ -337,3 +337,46 @@ def test_sigterm_in_the_middle_of_payments(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "['NodeStopped'] 1" in rest
     assert "Traceback" not in rest
+
+
+async def test_after_a_suspension_peers_are_dialled_again_when_the_chain_is_there(world: World) -> None:
+    """The clock of the machine says that an hour passed which nobody was awake for."""
+    alice, bob, _ = await pair(world)
+    invoice = await bob.create_invoice(Msat(1_000_000), "after the night")
+    starts: list[int] = []
+    source: Any = alice.core.services.chain_source
+    start = source.start
+
+    async def counted(*arguments: Any) -> None:
+        starts.append(len(alice.core.peers.connected()))
+        await start(*arguments)
+
+    source.start = counted
+    connected = alice.core.peers.get(bob.node_id)
+    driver = alice._driver
+    clocks = driver.clocks
+    driver.clocks = lambda: (clocks()[0], clocks()[1] + 3600, clocks()[2])
+    await until(lambda: starts)
+    await until(lambda: alice.core.peers.get(bob.node_id) not in (None, connected))
+    await until(lambda: usable(alice) and usable(bob))
+    assert (await alice.pay(invoice.bolt11, timeout=10)).status == "succeeded"
+    assert len(starts) == 1
+
+
+async def test_a_machine_that_is_only_busy_keeps_its_peers(world: World) -> None:
+    alice, bob, _ = await pair(world)
+    connected = alice.core.peers.get(bob.node_id)
+    driver = alice._driver
+    clocks = driver.clocks
+    ticks: list[int] = []
+
+    def busy() -> tuple[float, float, float]:
+        """Each look finds that twenty seconds were spent working."""
+        ticks.append(1)
+        late = 20.0 * len(ticks)
+        awake, total, worked = clocks()
+        return awake + late, total + late, worked + late
+
+    driver.clocks = busy
+    await until(lambda: len(ticks) > 2)
+    assert alice.core.peers.get(bob.node_id) is connected

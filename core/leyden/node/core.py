@@ -368,6 +368,13 @@ class NodeCore:
             self._unheard_bytes -= len(data)
             self.peers.receive(peer, data)
 
+    def on_suspended(self) -> None:
+        """Time passed in which we saw nothing: every connection ends, the chain is followed to its tip, and only then
+        peers are heard again."""
+        self.chain.restart_all("the machine was suspended")
+        self.peers.drop_all("suspended")
+        self.tracker.repeat()
+
     def _repeat_later(self) -> None:
         """A quarter of the time is chance, so that nobody knows a node by its rhythm."""
         jitter = 0.75 + self.host.entropy(1)[0] / 1024

@@ -26,6 +26,10 @@ CHAIN_QUEUE = 64
 CHAIN_TRANSACTIONS = 20_000
 """Transactions in these blocks together; one block may always wait, however large."""
 SUSPENDED_SECONDS = 1.0
+"""Time that passed while the machine slept, which the monotonic clock does not count."""
+STOPPED_SECONDS = 10.0
+"""Time that passed while this process did not run though the machine did: as long as that, peers may have left."""
+TICK_SECONDS = 0.5
 CANCEL_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
 """How long a stop waits for the last turn, whatever the store does."""
@@ -120,6 +124,13 @@ class _Timer:
         self._running.discard(self)
         if self._handle is not None:
             self._handle.cancel()
+
+
+def read_clocks() -> tuple[float, float, float]:
+    """Seconds that the machine was awake, that passed at all (as far as the system can tell), that we worked."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    total = time.time() if boot is None else time.clock_gettime(boot)
+    return time.monotonic(), total, time.process_time()
 
 
 class _Room:
@@ -218,8 +229,9 @@ class Driver:
         self._again = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._last_tick = 0.0
+        self._last_tick = (0.0, 0.0, 0.0)
         self._stopping = False
+        self.clocks: Callable[[], tuple[float, float, float]] = read_clocks
         host.run_turn = self._run_turn
 
     @property
@@ -231,8 +243,8 @@ class Driver:
     def attach(self, core: NodeCore) -> None:
         self._core = core
         core.peers.dial = self._dial
-        self._last_tick = time.monotonic()
-        self.host.call_later(0.5, self._watch_clock)
+        self._last_tick = self.clocks()
+        self.host.call_later(TICK_SECONDS, self._watch_clock)
 
     def post(self, work: Callable[[], None]) -> None:
         self.core.engine.post(work)
@@ -275,16 +287,20 @@ class Driver:
             self.fatal.set_result(error)
 
     def _watch_clock(self) -> None:
-        """An oversleep means that the machine was suspended: peers are stale, the chain may have moved."""
-        now = time.monotonic()
-        overslept = now - self._last_tick - 0.5
+        """An oversleep means that we were suspended: peers are stale, the chain may have moved.
+
+        A machine that is merely busy looks much the same; there the pause must be long, and not our own work.
+        """
+        now = self.clocks()
+        awake, total, worked = (new - old for new, old in zip(now, self._last_tick, strict=True))
         self._last_tick = now
         if self._stopping:
             return
-        if overslept > SUSPENDED_SECONDS:
-            log.warning("was_suspended", seconds=round(overslept, 1))
-            self.post(self.core.tracker.repeat)
-        self.host.call_later(0.5, self._watch_clock)
+        stood_still = awake - worked - TICK_SECONDS
+        if total - awake > SUSPENDED_SECONDS or stood_still > STOPPED_SECONDS:
+            log.warning("was_suspended", seconds=round(total - TICK_SECONDS, 1))
+            self.post(self.core.on_suspended)
+        self.host.call_later(TICK_SECONDS, self._watch_clock)
 
     # -- chain -------------------------------------------------------------------------------------------------------
 

@@ -298,6 +298,11 @@ class PeerManager:
         peer.close()
         return True
 
+    def drop_all(self, reason: str) -> None:
+        """Every connection ends at once; peers that we share a channel with are dialled again."""
+        for peer in list(self._connections):
+            peer.abandon(reason)
+
     def close_all(self) -> None:
         self.stopping = True
         for peer in list(self._connections):
