@@ -434,6 +434,16 @@ def test_a_merkle_branch_that_proves_nothing_is_a_fault(lie: str, late: bool) ->
     assert [type(output) for output in outputs] == [SourceFault]
 
 
+def test_a_block_from_the_future_is_asked_for_again_later() -> None:
+    chain = make_chain(2)
+    time = int.from_bytes(chain[1].header[68:72], "little")
+    follower, _ = run(new(), chain[0])
+    after, outputs = step(follower, chain[1], now=time - 7201)
+    assert after == follower
+    assert [type(output) for output in outputs] == [RestartSource]
+    assert heights(list(step(follower, chain[1], now=time - 7200)[1])) == [2]
+
+
 def test_what_concerns_the_source_itself_passes() -> None:
     tip = SourceTip(height=BlockHeight(9))
     assert run(new(), tip) == (new(), [tip])

@@ -19,7 +19,7 @@ from leyden.bitcoin import (
     merkle_root_from_branch,
     scan_block,
 )
-from leyden.chain.errors import ChainSourceError
+from leyden.chain.errors import ChainSourceError, HeaderFromFuture
 from leyden.chain.headers import HeaderChain
 from leyden.chain.headers import load as load_headers
 from leyden.chain.headers import records as header_records
@@ -179,12 +179,15 @@ class ChainFollower(msgspec.Struct, frozen=True, kw_only=True):
 _Step = tuple[ChainFollower, tuple[FollowerOutput, ...]]
 
 
-def step(follower: ChainFollower, happened: FollowerInput) -> _Step:
-    """Absorb one input. Never raises for what a source sent: a lie gives ``SourceFault`` and an equal follower."""
+def step(follower: ChainFollower, happened: FollowerInput, now: int | None = None) -> _Step:
+    """Absorb one input. Never raises for what a source sent: a lie gives ``SourceFault`` and an equal follower.
+
+    With ``now`` (unix seconds) a block that is more than two hours ahead of it is asked for again later.
+    """
     try:
         match happened:
             case BlockConnected():
-                return _on_connected(follower, happened)
+                return _on_connected(follower, happened, now)
             case BlocksDisconnected():
                 return _on_disconnected(follower, happened)
             case HistoryFound():
@@ -199,6 +202,8 @@ def step(follower: ChainFollower, happened: FollowerInput) -> _Step:
                 return _replace(follower, watches=follower.watches.removing(happened.watches)), ()
             case BlockFetched():
                 return _on_block_fetched(follower, happened.block)
+    except HeaderFromFuture as error:
+        return follower, (_restart(follower, str(error)),)
     except ChainSourceError as error:
         return follower, (SourceFault(reason=str(error)),)
 
@@ -207,13 +212,13 @@ def _replace(follower: ChainFollower, **changes: object) -> ChainFollower:
     return msgspec.structs.replace(follower, **changes)
 
 
-def _on_connected(follower: ChainFollower, block: BlockConnected) -> _Step:
+def _on_connected(follower: ChainFollower, block: BlockConnected, now: int | None) -> _Step:
     chain = follower.chain
     if chain.hash_at(block.height) == block.block_hash:
         return follower, ()
     if not chain.links(block.height, block.header):
         return follower, (_restart(follower, f"block {block.height} does not follow our {chain.tip_height}"),)
-    chain = chain.extended(block.height, block.block_hash, block.header)
+    chain = chain.extended(block.height, block.block_hash, block.header, now=now)
     body = _checked_body(block, follower.proofs)
     found = _matching(follower.watches, body)
     newest = _Newest(block.height, body) if block.full else None

@@ -295,7 +295,7 @@ class Wallet(Protocol):
         ...
 
     def scripts(self) -> Sequence[bytes]:
-        """Every script to watch."""
+        """Every script to watch; more may come, none leaves."""
         ...
 
     def next_destination(self, purpose: DestinationPurpose) -> tuple[Destination, RecordChanges]:

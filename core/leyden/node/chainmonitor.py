@@ -102,6 +102,7 @@ class ChainMonitor:
         self._durable: ChainFollower | None = None
         self._highest = BlockHeight(0)
         """The highest block that any source proved; deadlines count from it."""
+        self._wallet_scripts = 0
         self._watched: set[tuple[bytes, OutPoint | None]] = set()
         self._was_synced = False
         self._repeat_due = False
@@ -114,6 +115,7 @@ class ChainMonitor:
     def load(self, rows: Sequence[tuple[bytes, bytes]], birth_height: BlockHeight) -> None:
         """From rows, with nothing watched: everybody who watches says so again."""
         self._watched.clear()
+        self._wallet_scripts = 0
         self.health.forget()
         self._durable = load_follower(rows, keyspace.CHAIN, self._network, birth_height)
         for runner in self.runners():
@@ -201,8 +203,11 @@ class ChainMonitor:
 
     def watch_wallet(self) -> None:
         """Scripts that the wallet derived ahead since the last call."""
-        for script in self._wallet.scripts():
-            self.watch(script, None)
+        scripts = self._wallet.scripts()
+        if len(scripts) != self._wallet_scripts:
+            self._wallet_scripts = len(scripts)
+            for script in scripts:
+                self.watch(script, None)
 
     def watch_coins(self) -> None:
         """Coins of the wallet whose spending does not show the script (all but version 0)."""
