@@ -53,21 +53,32 @@ def free_port() -> int:
 
 
 class Bitcoind:
-    """One daemon with its own data folder. ``start`` waits until it answers; ``stop`` until it is gone."""
+    """One daemon with its own data folder. ``start`` waits until it answers; ``stop`` until it is gone.
 
-    def __init__(self, folder: Path, *, options: tuple[str, ...] = ()) -> None:
+    ``publishes`` False: nothing comes by ZMQ. ``cookie`` True: credentials are in ``cookie_file``, new at every start.
+    """
+
+    def __init__(
+        self, folder: Path, *, options: tuple[str, ...] = (), publishes: bool = True, cookie: bool = False
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.zmq = f"ipc://{folder}/zmq"
         self.user, self.password = "leyden", "leyden"
         self.wallet: str | None = None
         """The one that is meant when a call names none; peers may have loaded others."""
-        self._options = options
+        self.options = options
+        self._publishes = publishes
+        self._cookie = cookie
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def cookie_file(self) -> Path:
+        return self.folder / "regtest" / ".cookie"
 
     def start(self) -> "Bitcoind":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,15 +93,13 @@ class Bitcoind:
             f"-rpcport={self.port}",
             "-rpcbind=127.0.0.1",
             "-rpcallowip=127.0.0.1",
-            f"-rpcuser={self.user}",
-            f"-rpcpassword={self.password}",
+            *([] if self._cookie else [f"-rpcuser={self.user}", f"-rpcpassword={self.password}"]),
             "-listen=0",
             "-dnsseed=0",
             "-fixedseeds=0",
             "-discover=0",
-            f"-zmqpubsequence={self.zmq}",
-            f"-zmqpubrawblock={self.zmq}",
-            *self._options,
+            *([f"-zmqpubsequence={self.zmq}", f"-zmqpubrawblock={self.zmq}"] if self._publishes else []),
+            *self.options,
         ]
         words = command()
         if "knots" in subprocess.run([*words, "-version"], capture_output=True, text=True, check=False).stdout.lower():
@@ -116,7 +125,8 @@ class Bitcoind:
         path = "" if wallet is None else f"/wallet/{wallet}"
         body = json.dumps({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).encode()
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
-        token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        secret = self.cookie_file.read_text() if self._cookie else f"{self.user}:{self.password}"
+        token = base64.b64encode(secret.encode()).decode()
         request.add_header("Authorization", f"Basic {token}")
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
@@ -138,7 +148,16 @@ class Bitcoind:
         blocks: list[str] = self.rpc("generatetoaddress", count, self.rpc("getnewaddress"))
         return blocks
 
+    def send_signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def flush(self) -> None:
+        """Everything on disk: a ``kill`` loses nothing after it."""
+        self.rpc("gettxoutsetinfo", "none")
+
     def kill(self) -> None:
+        """As if the machine had lost its power. Blocks since the last flush may be gone with it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

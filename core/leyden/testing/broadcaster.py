@@ -154,8 +154,9 @@ class BroadcasterSuite:
 
     async def test_a_child_that_pays_for_its_parent(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "pays for its parent")
-        parent = bench.spend(await bench.coin(), fee=0)
-        child = bench.spend(parent, fee=5_000)
+        # Nodes take a parent without any fee from packages of version 3 only (BIP 431).
+        parent = msgspec.structs.replace(bench.spend(await bench.coin(), fee=0), version=3)
+        child = msgspec.structs.replace(bench.spend(parent, fee=5_000), version=3)
         if bed.packages:
             await bench.accepted(parent, child)
             await bench.control.mine(1)

@@ -19,6 +19,15 @@ class RpcUnavailable(LeydenError):
     """bitcoind does not answer, or not yet (starting, warming up, restarting): worth trying again."""
 
 
+class RpcDenied(RpcUnavailable):
+    """bitcoind does not take our credentials. ``final``: trying again will not help before somebody changes them; a
+    cookie may just be from before a restart."""
+
+    def __init__(self, message: str, *, final: bool) -> None:
+        self.final = final
+        super().__init__(message)
+
+
 class RpcRefused(LeydenError):
     """bitcoind answered with an error; ``code`` is its number."""
 
@@ -38,6 +47,12 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Credentials(cookie_file={self.cookie_file}, user={self.user!r})"
 
+    def denied(self) -> RpcDenied:
+        """What to say when bitcoind does not take them."""
+        if self.cookie_file is not None:
+            return RpcDenied(f"bitcoind refuses the cookie in {self.cookie_file}: is it this bitcoind's?", final=False)
+        return RpcDenied(f"bitcoind refuses user {self.user!r} with the password in password_file", final=True)
+
     def header(self) -> str:
         """For ``Authorization``; the cookie changes whenever bitcoind starts, so it is read each time."""
         if self.cookie_file is None:
@@ -45,8 +60,13 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         else:
             try:
                 text = self.cookie_file.read_text().strip()
-            except OSError as error:
-                raise RpcUnavailable(f"bitcoind's cookie {self.cookie_file}: {error.strerror}") from error
+            except FileNotFoundError as error:
+                raise RpcUnavailable(
+                    f"no cookie at {self.cookie_file}: bitcoind is not running, or elsewhere"
+                ) from error
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not text"
+                raise RpcDenied(f"bitcoind's cookie {self.cookie_file} cannot be read: {reason}", final=True) from error
         return "Basic " + base64.b64encode(text.encode()).decode()
 
 
@@ -117,8 +137,8 @@ class _Connection:
         return self._http.our_state is h11.IDLE and not self._writer.is_closing()
 
     async def close(self) -> None:
-        """Returns when the socket is gone."""
-        self._writer.close()
+        """Returns when the socket is gone; what was not sent yet never will be."""
+        self._writer.transport.abort()
         try:
             await self._writer.wait_closed()
         except OSError:
@@ -139,6 +159,7 @@ class RpcClient:
         self._credentials = credentials
         self._timeout = timeout_seconds
         self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
         self._room = asyncio.Semaphore(connections)
         self._next_id = 0
         self._closed = False
@@ -153,20 +174,28 @@ class RpcClient:
         return _result(reply)
 
     async def batch(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
-        """One request for many calls of ``method``; results in order."""
-        if not params:
+        """One request for many calls of ``method``; results in order. ``RpcRefused`` if one was refused."""
+        answers = await self.batch_of([(method, each) for each in params])
+        for answer in answers:
+            if isinstance(answer, RpcRefused):
+                raise answer
+        return answers
+
+    async def batch_of(self, calls_wanted: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        """One request for many calls, each (method, parameters); results in order, of a refused one the error."""
+        if not calls_wanted:
             return []
         first = self._next_id + 1
-        calls = [{"jsonrpc": "2.0", "id": self._id(), "method": method, "params": p} for p in params]
+        calls = [{"jsonrpc": "2.0", "id": self._id(), "method": m, "params": p} for m, p in calls_wanted]
         status, body = await self._post(calls)
         try:
             replies = _many.decode(body)
         except msgspec.MsgspecError as error:
             raise _not_json(status) from error
         by_id = {reply.id: reply for reply in replies}
-        if len(by_id) != len(calls):
-            raise RpcUnavailable("bitcoind answered another number of calls")
-        return [_result(by_id[first + place]) for place in range(len(calls))]
+        if by_id.keys() != set(range(first, first + len(calls))):
+            raise RpcUnavailable("bitcoind did not answer each call of a batch")
+        return [_result_or_refusal(by_id[first + place]) for place in range(len(calls))]
 
     def _id(self) -> int:
         self._next_id += 1
@@ -174,6 +203,8 @@ class RpcClient:
 
     async def _post(self, message: object) -> tuple[int, bytes]:
         body = msgspec.json.encode(message)
+        if self._closed:
+            raise RpcUnavailable("the connection to bitcoind was closed")
         async with self._room:
             try:
                 async with asyncio.timeout(self._timeout):
@@ -183,7 +214,7 @@ class RpcClient:
 
     async def _try(self, body: bytes) -> tuple[int, bytes]:
         """On a kept connection first; one that bitcoind has closed meanwhile is replaced once."""
-        while self._idle:
+        while self._idle and not self._closed:
             connection = self._idle.pop()
             try:
                 return await self._on(connection, body)
@@ -199,31 +230,41 @@ class RpcClient:
             raise RpcUnavailable(f"bitcoind broke the connection: {error}") from error
 
     async def _on(self, connection: _Connection, body: bytes) -> tuple[int, bytes]:
+        self._busy.add(connection)
         try:
             status, reply = await connection.post(self._path, body, self._credentials.header())
         except BaseException:
             await connection.close()
             raise
+        finally:
+            self._busy.discard(connection)
         if connection.reusable and not self._closed:
             self._idle.append(connection)
         else:
             await connection.close()
         if status == 401:
-            raise RpcUnavailable("bitcoind refuses our credentials: check cookie_file, or user and password_file")
+            raise self._credentials.denied()
         if status == 503:
             raise RpcUnavailable("bitcoind is too busy to answer")
         return status, reply
 
     async def close(self) -> None:
-        """Kept connections are closed; those under way close when they have their answer."""
+        """For good: calls under way fail with ``RpcUnavailable``."""
         self._closed = True
         idle, self._idle = self._idle, []
-        for connection in idle:
+        for connection in (*idle, *self._busy):
             await connection.close()
 
 
 def _not_json(status: int) -> RpcUnavailable:
     return RpcUnavailable(f"what answers at bitcoind's address is no bitcoind (HTTP status {status})")
+
+
+def _result_or_refusal(reply: _Reply) -> Any:
+    try:
+        return _result(reply)
+    except RpcRefused as refused:
+        return refused
 
 
 def _result(reply: _Reply) -> Any:

@@ -1,27 +1,49 @@
-"""ZMQ as a wake-up call: any message on any topic means "ask by JSON-RPC now"."""
+"""ZMQ for latency: a message about blocks means "look now", and ``rawblock`` brings the block itself.
+
+Nothing is believed because of a message: what it brings is checked as every block is, and a look by JSON-RPC follows.
+So a message that is lost, late, repeated or out of order costs time at most.
+"""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import structlog
 import zmq
 import zmq.asyncio
+from leyden.bitcoin import HEADER_LENGTH
+from leyden.crypto import sha256d
+from leyden.types import BlockHash
 
 log = structlog.get_logger("leyden.bitcoind")
 
 TOPICS = (b"sequence", b"hashblock", b"rawblock")
+QUEUED_MESSAGES = 200
+"""What may wait while nobody looks; further ones are lost, which the counters show."""
+KEPT_BLOCKS = 4
+"""Blocks that came by ``rawblock`` and were not asked for yet."""
+RAW_BLOCK_SECONDS = 0.2
+"""How long ``rawblock`` may come behind the notice of the same block."""
 
 
 class News:
-    """Waits for a message or for time to pass. Counters that skip are noted: the look that follows repairs it."""
+    """Waits for a message or for time to pass; keeps the newest blocks that came along."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = tuple(addresses)
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._counters: dict[bytes, int] = {}
+        self._blocks: OrderedDict[BlockHash, bytes] = OrderedDict()
+        self._announced: BlockHash | None = None
+        """By ``sequence`` or ``hashblock``: bitcoind sends ``rawblock`` a moment after that."""
+        self._woken = asyncio.Event()
         self.lost = 0
         """Messages that never arrived, by bitcoind's counters."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self._addresses
 
     def open(self) -> None:
         if not self._addresses or self._socket is not None:
@@ -29,6 +51,7 @@ class News:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         for topic in TOPICS:
             self._socket.subscribe(topic)
@@ -36,38 +59,80 @@ class News:
             self._socket.connect(address)
 
     async def wait(self, seconds: float) -> bool:
-        """True when a message about blocks came before ``seconds`` had passed."""
-        if self._socket is None:
-            await asyncio.sleep(seconds)
-            return False
+        """True when a message about blocks came, or ``wake`` was called, before ``seconds`` had passed."""
+        wake = asyncio.ensure_future(self._woken.wait())
+        heard = asyncio.ensure_future(self._hear()) if self._socket is not None else None
+        waiting = [task for task in (wake, heard) if task is not None]
         try:
-            async with asyncio.timeout(seconds):
-                while not self._note(await self._socket.recv_multipart()):
-                    pass
+            done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        self._woken.clear()
+        await self.drain()
+        if self._announced is not None and b"rawblock" in self._counters:
+            await self._await_block(self._announced)
+        self._announced = None
+        return bool(done)
+
+    async def _await_block(self, block_hash: BlockHash) -> None:
+        """It is worth a moment: else the same block would be fetched."""
+        try:
+            async with asyncio.timeout(RAW_BLOCK_SECONDS):
+                while block_hash not in self._blocks and self._socket is not None:
+                    self._note(await self._socket.recv_multipart())
         except TimeoutError:
-            return False
-        while await self._socket.poll(0):
+            pass
+
+    def wake(self) -> None:
+        """End the ``wait`` that is under way, or the next one."""
+        self._woken.set()
+
+    async def _hear(self) -> None:
+        while self._socket is not None and not self._note(await self._socket.recv_multipart()):
+            pass
+
+    async def drain(self) -> None:
+        """Take in whatever has arrived, without waiting."""
+        while self._socket is not None and await self._socket.poll(0):
             self._note(await self._socket.recv_multipart())
-        return True
+
+    def take(self, block_hash: BlockHash) -> bytes | None:
+        """The block, if ``rawblock`` brought it; then it is forgotten here."""
+        return self._blocks.pop(block_hash, None)
+
+    def child_of(self, tip: BlockHash) -> bytes | None:
+        """A block on top of ``tip`` that ``rawblock`` brought, if there is just one."""
+        children = [raw for raw in self._blocks.values() if raw[4:36] == tip]
+        return children[0] if len(children) == 1 else None
 
     def _note(self, frames: Sequence[bytes]) -> bool:
         """Count it; whether it concerns blocks (mempool news on ``sequence`` does not) or one may have been lost."""
-        if len(frames) != 3:
+        if len(frames) != 3 or len(frames[2]) != 4:
             return True
         topic, body, counter = frames
         number = int.from_bytes(counter, "little")
         expected = self._counters.get(topic, number)
         self._counters[topic] = (number + 1) & 0xFFFFFFFF
+        if topic == b"rawblock" and len(body) > HEADER_LENGTH:
+            self._blocks[BlockHash(sha256d(body[:HEADER_LENGTH]))] = body
+            while len(self._blocks) > KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
         if number != expected:
-            self.lost += 1
+            self.lost += (number - expected) & 0xFFFFFFFF if number else 1  # it begins at 0 when bitcoind starts
             log.warning("zmq_messages_lost", topic=topic.decode("ascii", "replace"))
             return True
+        if topic == b"hashblock" or (topic == b"sequence" and body[32:33] == b"C"):
+            self._announced = BlockHash(body[31::-1])
         return topic != b"sequence" or body[32:33] in (b"C", b"D")
 
     def close(self) -> None:
+        self.wake()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         if self._context is not None:
             self._context.term()
             self._context = None
+        self._blocks.clear()

@@ -1,67 +1,39 @@
 """One bitcoind as ChainSource, Broadcaster and FeeEstimator."""
 
-import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import structlog
-from leyden.bitcoin import Network, Transaction, TxOut, parse_block
+from leyden.bitcoin import HEADER_LENGTH, Network, Transaction, TxOut, parse_block
 from leyden.hooks.errors import PluginError
 from leyden.hooks.types import (
     BlockConnected,
-    BlocksDisconnected,
     BlockTransaction,
     BroadcastKind,
     BroadcastResult,
     ChainEvent,
     FeeTarget,
     SourceInfo,
-    SourceSynced,
     UtxoAnswer,
     UtxoFound,
     UtxoSpent,
     UtxoUnknown,
     Watch,
 )
-from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, Sat
+from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, ShortChannelId, Txid, format_short_channel_id
 
+from leyden_bitcoind import fees, submitting
+from leyden_bitcoind.backend import Backend, hash_of, pruned_message, shown
 from leyden_bitcoind.client import RpcClient, RpcRefused, RpcUnavailable
 from leyden_bitcoind.news import News
+from leyden_bitcoind.stream import NOT_FOUND, OUT_OF_RANGE, BlockStream, Place
 
 log = structlog.get_logger("leyden.bitcoind")
 
-CHAINS = {
-    Network.MAINNET: "main",
-    Network.TESTNET4: "testnet4",
-    Network.SIGNET: "signet",
-    Network.REGTEST: "regtest",
-}
-FETCH_AHEAD = 8
-"""Blocks asked for in parallel while catching up."""
-KEPT_PLACES = 200
-RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-_KNOWN = (-27,)
-_KNOWN_REASONS = ("txn-already-in-mempool", "txn-already-known", "already in block chain", "already in utxo set")
-NOT_FOUND = -5
-_TARGETS: dict[FeeTarget, tuple[int, int]] = {
-    FeeTarget.MAXIMUM: (1, 8000),
-    FeeTarget.URGENT_SWEEP: (6, 5000),
-    FeeTarget.MIN_ALLOWED_ANCHOR_REMOTE: (1008, 253),
-    FeeTarget.ANCHOR_CHANNEL: (1008, 500),
-    FeeTarget.MIN_ALLOWED_NON_ANCHOR_REMOTE: (144, 253),
-    FeeTarget.NON_ANCHOR_CHANNEL: (12, 2000),
-    FeeTarget.CLOSE_MINIMUM: (144, 500),
-    FeeTarget.SWEEP: (12, 1000),
-    FeeTarget.FUNDING: (12, 1000),
-}
-"""Blocks to confirm in, and the feerate (sat per 1000 weight) where bitcoind cannot estimate: test networks only."""
-
-_Place = tuple[BlockHeight, BlockHash]
-
-
-def _shown(block_hash: bytes) -> str:
-    return block_hash[::-1].hex()
+KEPT_BLOCK_TXIDS = 16
+"""Blocks whose transaction ids are remembered for the next look-up by short channel id."""
+_NO_METHOD = -32601
 
 
 class BitcoindNode:
@@ -71,205 +43,141 @@ class BitcoindNode:
         self._client = client
         self._network = network
         self._news = news
-        self._poll_seconds = poll_seconds
-        self._places: deque[_Place] = deque(maxlen=KEPT_PLACES)
-        self._next_height = BlockHeight(0)
-        self._reached: _Place | None = None
-        """The tip up to which everything was delivered."""
-        self._restarts = 0
-        self._stopped = False
-        self._problem = ""
+        self._backend: Backend | None = None
+        self._stream = BlockStream(client, network, news, poll_seconds=poll_seconds, on_look=self._on_look)
+        self._txids: OrderedDict[BlockHash, list[Txid]] = OrderedDict()
+        self._publishes_checked = False
 
     # -- ChainSource -------------------------------------------------------------------------------------------------
 
     @property
     def info(self) -> SourceInfo:
-        return SourceInfo(name="bitcoind", full_blocks=True)
+        """``prune_height`` is as of the last look; 0 before the first."""
+        pruned = BlockHeight(0) if self._backend is None else self._backend.prune_height
+        return SourceInfo(name="bitcoind", full_blocks=True, prune_height=pruned)
 
-    async def start(self, locator: Sequence[_Place], birth_height: BlockHeight) -> None:
-        """``PluginError`` when bitcoind is on another network; an absent bitcoind is waited for by ``events``."""
-        self._restarts += 1
-        self._places = deque(reversed(locator), maxlen=KEPT_PLACES)
-        self._next_height = BlockHeight(locator[0][0] + 1) if locator else birth_height
-        self._news.open()
+    def _on_look(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def start(self, locator: Sequence[Place], birth_height: BlockHeight) -> None:
+        """``PluginError`` when this bitcoind can never do: it is on another network, has pruned what we need, or does
+        not take the password. An absent one is waited for by ``events``."""
+        await self._stream.start(locator, birth_height)
+        await self._check_publishes()
+
+    async def _check_publishes(self) -> None:
+        """Say once if nothing will come by ZMQ: then every block waits for the next poll."""
+        if self._publishes_checked or not self._news.addresses:
+            return
         try:
-            await self._check_network()
-        except RpcUnavailable as error:
-            log.warning("bitcoind_unavailable", reason=str(error))
-
-    async def _check_network(self) -> None:
-        found = (await self._client.call("getblockchaininfo"))["chain"]
-        if found != CHAINS[self._network]:
-            raise PluginError(
-                f"bitcoind is on {found!r}, this node on {CHAINS[self._network]!r}: "
-                "point bitcoind.url at the right one, or change network"
+            found = await self._client.call("getzmqnotifications")
+        except RpcRefused as error:
+            found = [] if error.code == _NO_METHOD else None
+        except RpcUnavailable:
+            found = None
+        if found is None:
+            return
+        self._publishes_checked = True
+        if not any(notice.get("type") in ("pubsequence", "pubhashblock", "pubrawblock") for notice in found):
+            log.warning(
+                "bitcoind_publishes_nothing",
+                reason="zmq is set, but this bitcoind has none of -zmqpubsequence, -zmqpubhashblock, -zmqpubrawblock",
             )
 
-    async def events(self) -> AsyncIterator[ChainEvent]:
-        failures = 0
-        told: BlockHash | None = None
-        while not self._stopped:
-            run = self._restarts
-            try:
-                async for event in self._advance():
-                    if run != self._restarts:
-                        break
-                    yield event
-                    told = None
-                if run != self._restarts:
-                    told = None
-                    continue
-                if self._reached is not None and told != self._reached[1]:
-                    told = self._reached[1]
-                    yield SourceSynced(height=self._reached[0], block_hash=told)
-                failures, self._problem = 0, ""
-            except (RpcUnavailable, RpcRefused) as error:
-                if str(error) != self._problem:
-                    self._problem = str(error)
-                    log.warning("bitcoind_unavailable", reason=self._problem)
-                await self._pause(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
-                failures += 1
-                continue
-            await self._pause(self._poll_seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        if not self._stopped:
-            await self._news.wait(seconds)
-
-    async def _advance(self) -> AsyncIterator[ChainEvent]:
-        """Everything between where we are and bitcoind's tip."""
-        self._reached = None
-        info = await self._client.call("getblockchaininfo")
-        async for event in self._rewind():
-            yield event
-        height, tip = self._next_height, int(info["blocks"])
-        while height <= tip:
-            last = min(tip, height + FETCH_AHEAD - 1)
-            hashes = await self._client.batch("getblockhash", [(h,) for h in range(height, last + 1)])
-            blocks = await asyncio.gather(*(self._client.call("getblock", block_hash, 0) for block_hash in hashes))
-            for raw in blocks:
-                event = _connected(height, bytes.fromhex(raw))
-                if self._places and event.header[4:36] != self._places[-1][1]:
-                    return  # the chain changed while we read: look again from the fork
-                self._places.append((event.height, event.block_hash))
-                self._next_height = height = BlockHeight(height + 1)
-                yield event
-        self._reached = BlockHeight(tip), BlockHash(bytes.fromhex(info["bestblockhash"])[::-1])
-
-    async def _rewind(self) -> AsyncIterator[ChainEvent]:
-        """Back to the newest of our blocks that is in bitcoind's best chain."""
-        lost = False
-        while self._places:
-            height, block_hash = self._places[-1]
-            if await self._is_active(block_hash):
-                break
-            self._places.pop()
-            lost = True
-        if not lost:
-            return
-        if not self._places:
-            genesis = await self._client.call("getblockhash", 0)
-            self._places.append((BlockHeight(0), BlockHash(bytes.fromhex(genesis)[::-1])))
-        height, block_hash = self._places[-1]
-        self._next_height = BlockHeight(height + 1)
-        yield BlocksDisconnected(fork_height=height, fork_hash=block_hash)
-
-    async def _is_active(self, block_hash: BlockHash) -> bool:
-        try:
-            header = await self._client.call("getblockheader", _shown(block_hash))
-        except RpcRefused as error:
-            if error.code == NOT_FOUND:
-                return False
-            raise
-        return bool(header["confirmations"] >= 0)
+    def events(self) -> AsyncIterator[ChainEvent]:
+        return self._stream.events()
 
     async def watch(self, watches: Sequence[Watch]) -> BlockHeight:
         """Blocks come whole: the stream is complete from the next one on."""
-        return self._next_height
+        return self._stream.next_height
 
     async def get_block(self, block_hash: BlockHash) -> BlockConnected:
-        header = await self._client.call("getblockheader", _shown(block_hash))
-        raw = await self._client.call("getblock", _shown(block_hash), 0)
-        return _connected(BlockHeight(header["height"]), bytes.fromhex(raw))
+        """``PluginError`` if bitcoind does not have it, or has pruned it."""
+        header, raw = await self._client.batch_of(
+            [("getblockheader", (shown(block_hash),)), ("getblock", (shown(block_hash), 0))]
+        )
+        if isinstance(header, RpcRefused):
+            raise PluginError(f"bitcoind does not know block {shown(block_hash)}") from header
+        height = BlockHeight(header["height"])
+        if isinstance(raw, RpcRefused):
+            if "pruned" in raw.message:
+                raise PluginError(pruned_message(height, max(height + 1, self.info.prune_height))) from raw
+            raise raw
+        block = parse_block(bytes.fromhex(raw))
+        return BlockConnected(
+            height=height,
+            block_hash=block.hash,
+            header=bytes.fromhex(raw[: 2 * HEADER_LENGTH]),
+            transactions=tuple(BlockTransaction(position=n, tx=tx) for n, tx in enumerate(block.transactions)),
+            full=True,
+        )
 
     async def find_utxo(self, outpoint: OutPoint) -> UtxoAnswer:
         """Confirmed outputs only. Spent and never seen look alike unless bitcoind has ``-txindex``."""
-        txid = _shown(outpoint.txid)
-        found = await self._client.call("gettxout", txid, outpoint.vout, False)
+        found = await self._unspent(outpoint)
         if found is not None:
-            best = await self._client.call("getblockheader", found["bestblock"])
-            return UtxoFound(
-                output=TxOut(value=_sat(found["value"]), script=bytes.fromhex(found["scriptPubKey"]["hex"])),
-                height=BlockHeight(best["height"] - found["confirmations"] + 1),
-                coinbase=found["coinbase"],
-            )
+            return found
         try:
-            tx = await self._client.call("getrawtransaction", txid, True)
+            tx = await self._client.call("getrawtransaction", shown(outpoint.txid), True)
         except RpcRefused as error:
             return UtxoUnknown(reason=error.message)
         if tx.get("confirmations", 0) > 0 and outpoint.vout < len(tx["vout"]):
             return UtxoSpent()
         return UtxoUnknown(reason="not confirmed")
 
+    async def find_channel_output(self, short_channel_id: ShortChannelId) -> UtxoAnswer:
+        """The output that a ``short_channel_id`` (BOLT 7) names, for announcements of channels."""
+        height, index = short_channel_id >> 40, short_channel_id >> 16 & 0xFFFFFF
+        try:
+            txids = await self._block_txids(height)
+        except RpcRefused as error:
+            if error.code in (NOT_FOUND, OUT_OF_RANGE) or "pruned" in error.message:
+                return UtxoUnknown(reason=f"block {height}: {error.message}")
+            raise
+        if index >= len(txids):
+            return UtxoUnknown(reason=f"block {height} has {len(txids)} transactions")
+        found = await self._unspent(OutPoint(txids[index], short_channel_id & 0xFFFF))
+        if found is None:
+            raw = await self._client.call("getblock", shown(await self._hash_at(height)), 2)
+            outputs = len(raw["tx"][index]["vout"])
+            if short_channel_id & 0xFFFF >= outputs:
+                name = format_short_channel_id(short_channel_id)
+                return UtxoUnknown(reason=f"the transaction of {name} has {outputs} outputs")
+            return UtxoSpent()
+        return found
+
+    async def _hash_at(self, height: int) -> BlockHash:
+        return hash_of(await self._client.call("getblockhash", height))
+
+    async def _block_txids(self, height: int) -> list[Txid]:
+        block_hash = await self._hash_at(height)
+        if block_hash not in self._txids:
+            block = await self._client.call("getblock", shown(block_hash), 1)
+            self._txids[block_hash] = [Txid(hash_of(txid)) for txid in block["tx"]]
+            while len(self._txids) > KEPT_BLOCK_TXIDS:
+                self._txids.popitem(last=False)
+        return self._txids[block_hash]
+
+    async def _unspent(self, outpoint: OutPoint) -> UtxoFound | None:
+        found: Any = await self._client.call("gettxout", shown(outpoint.txid), outpoint.vout, False)
+        if found is None:
+            return None
+        best = await self._client.call("getblockheader", found["bestblock"])
+        return UtxoFound(
+            output=TxOut(value=fees.satoshi(found["value"]), script=bytes.fromhex(found["scriptPubKey"]["hex"])),
+            height=BlockHeight(best["height"] - found["confirmations"] + 1),
+            coinbase=found["coinbase"],
+        )
+
     async def stop(self) -> None:
-        self._stopped = True
-        self._news.close()
+        """Calls under way fail; ``events`` ends."""
+        self._stream.stop()
         await self._client.close()
 
-    # -- Broadcaster -------------------------------------------------------------------------------------------------
+    # -- Broadcaster and FeeEstimator ----------------------------------------------------------------------------------
 
     async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
-        raw = [tx.serialize().hex() for tx in package]
-        try:
-            if len(raw) == 1:
-                await self._client.call("sendrawtransaction", raw[0])
-                return BroadcastResult(accepted=True)
-            return _package_result(await self._client.call("submitpackage", raw))
-        except RpcRefused as error:
-            if error.code in _KNOWN or any(reason in error.message for reason in _KNOWN_REASONS):
-                return BroadcastResult(accepted=True)
-            return BroadcastResult(accepted=False, reason=error.message)
-        except RpcUnavailable as error:
-            return BroadcastResult(accepted=False, reason=str(error))
-
-    # -- FeeEstimator ------------------------------------------------------------------------------------------------
+        return await submitting.submit(self._client, package)
 
     async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
-        """bitcoind's estimate; on test networks, which have none, a fixed figure for the purpose."""
-        blocks, fallback = _TARGETS[target]
-        try:
-            answer = await self._client.call("estimatesmartfee", blocks)
-        except (RpcRefused, RpcUnavailable) as error:
-            log.warning("no_fee_estimate", target=target.value, reason=str(error))
-            return None
-        if "feerate" in answer:
-            return FeeRatePerKw(_sat(answer["feerate"]) // 4)
-        return None if self._network is Network.MAINNET else FeeRatePerKw(fallback)
-
-
-def _connected(height: int, raw: bytes) -> BlockConnected:
-    block = parse_block(raw)
-    return BlockConnected(
-        height=BlockHeight(height),
-        block_hash=BlockHash(block.hash),
-        header=raw[:80],
-        transactions=tuple(BlockTransaction(position=i, tx=tx) for i, tx in enumerate(block.transactions)),
-        full=True,
-    )
-
-
-def _sat(bitcoin: float) -> Sat:
-    """Amounts in JSON are decimal bitcoin; eight decimals survive a float."""
-    return Sat(round(bitcoin * 100_000_000))
-
-
-def _package_result(answer: dict[str, Any]) -> BroadcastResult:
-    problems = [
-        str(result["error"])
-        for result in answer.get("tx-results", {}).values()
-        if "error" in result and not any(reason in result["error"] for reason in _KNOWN_REASONS)
-    ]
-    message = str(answer.get("package_msg", ""))
-    if message == "success" or not problems:
-        return BroadcastResult(accepted=True)
-    return BroadcastResult(accepted=False, reason="; ".join([message, *problems]))
+        return await fees.estimate(self._client, self._network, target)

@@ -28,6 +28,9 @@ def make_node(settings: BitcoindSettings, context: ServiceContext) -> BitcoindNo
     """Relative paths are taken from the node's data folder. ``PluginError`` for settings that cannot work."""
     if settings.poll_seconds <= 0 or settings.timeout_seconds <= 0:
         raise PluginError("bitcoind: poll_seconds and timeout_seconds must be above 0")
+    for address in settings.zmq:
+        if not address.startswith(("tcp://", "ipc://")):
+            raise PluginError(f"bitcoind: a zmq address begins with tcp:// or ipc://, not {address!r}")
     client = RpcClient(settings.url, _credentials(settings, context), timeout_seconds=settings.timeout_seconds)
     return BitcoindNode(client, context.network, News(settings.zmq), poll_seconds=settings.poll_seconds)
 

@@ -1,0 +1,128 @@
+"""Handing transactions to bitcoind, and what its refusals mean."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from leyden.bitcoin import Transaction
+from leyden.hooks.types import BroadcastRefusal, BroadcastResult
+from leyden.types import clean_text
+
+from leyden_bitcoind.backend import shown
+from leyden_bitcoind.client import RpcClient, RpcRefused, RpcUnavailable
+
+NO_SUCH_METHOD = -32601
+_ANY_FEERATE = 0
+"""Feerates were bounded by the node itself; bitcoind's own cap would stop an urgent claim."""
+_KNOWN = (
+    "txn-already-in-mempool",
+    "txn-already-known",
+    "txn-same-nonwitness-data-in-mempool",
+    "already in block chain",
+    "already in utxo set",
+)
+_MEANINGS: tuple[tuple[BroadcastRefusal, tuple[str, ...]], ...] = (
+    (BroadcastRefusal.MISSING_INPUTS, ("missingorspent", "missing-inputs", "missing inputs", "not-child-with-unconf")),
+    (BroadcastRefusal.TOO_EARLY, ("non-final", "bip68-final", "premature-spend")),
+    (
+        BroadcastRefusal.LOW_FEE,
+        (
+            "min relay fee not met",
+            "mempool min fee not met",
+            "min-fee-not-met",
+            "insufficient fee",
+            "mempool full",
+            "fee-too-low",
+        ),
+    ),
+    (
+        BroadcastRefusal.CONFLICT,
+        (
+            "txn-mempool-conflict",
+            "bip125-replacement-disallowed",
+            "replacement-adds-unconfirmed",
+            "too many potential replacements",
+            "bad-txns-spends-conflicting-tx",
+            "conflict-in-package",
+        ),
+    ),
+    (BroadcastRefusal.OTHER, ("too-long-mempool-chain", "package-mempool-limits", "truc-violation", "txn-mempool-")),
+)
+"""Parts of bitcoind's reasons; what is in none of them breaks a rule of consensus or relay."""
+
+
+async def submit(client: RpcClient, package: Sequence[Transaction]) -> BroadcastResult:
+    """Hand over ``package``, parents first: together, so that the last may pay for the others. Never raises."""
+    try:
+        together = await _submit_package(client, package) if len(package) > 1 else None
+        if together is not None and together.accepted:
+            return together
+        # Each alone also when a package was refused: its parents may be confirmed meanwhile, or not be its parents.
+        alone = BroadcastResult(accepted=True)
+        for tx in package:
+            alone = await _submit_one(client, tx)
+        return alone if alone.accepted or together is None else together
+    except RpcUnavailable as error:
+        return BroadcastResult(accepted=False, reason=str(error), refusal=BroadcastRefusal.UNAVAILABLE)
+    except RpcRefused as error:
+        return refused(error.message)
+
+
+async def _submit_one(client: RpcClient, tx: Transaction) -> BroadcastResult:
+    try:
+        await client.call("sendrawtransaction", tx.serialize().hex(), _ANY_FEERATE)
+    except RpcRefused as error:
+        if is_known(error.message):
+            return BroadcastResult(accepted=True)
+        result = refused(error.message)
+        if result.refusal is BroadcastRefusal.MISSING_INPUTS and await _is_confirmed(client, tx):
+            return BroadcastResult(accepted=True)
+        return result
+    return BroadcastResult(accepted=True)
+
+
+async def _is_confirmed(client: RpcClient, tx: Transaction) -> bool:
+    """A transaction in a block whose outputs are all spent looks like one whose inputs are; ``-txindex`` can tell."""
+    try:
+        found = await client.call("getrawtransaction", shown(tx.txid), True)
+    except RpcRefused:
+        return False
+    return bool(found.get("confirmations", 0) > 0)
+
+
+async def _submit_package(client: RpcClient, package: Sequence[Transaction]) -> BroadcastResult | None:
+    """``None`` where bitcoind knows no packages."""
+    try:
+        answer = await client.call("submitpackage", [tx.serialize().hex() for tx in package], _ANY_FEERATE)
+    except RpcRefused as error:
+        return None if error.code == NO_SUCH_METHOD else refused(error.message)
+    problems = [
+        str(found["error"])
+        for found in _results(answer)
+        if "error" in found and not is_known(str(found["error"])) and found["error"] != "package-not-validated"
+    ]
+    message = str(answer.get("package_msg", ""))
+    if message == "success" or not problems:
+        return BroadcastResult(accepted=True)
+    # The first is that of a parent: what follows from it says less.
+    result = refused(problems[0])
+    return msgspec.structs.replace(result, reason="; ".join(clean_text(each) for each in dict.fromkeys(problems)))
+
+
+def _results(answer: Any) -> list[Any]:
+    return list(answer.get("tx-results", {}).values())
+
+
+def is_known(reason: str) -> bool:
+    """Whether bitcoind refuses because it, or the chain, has the transaction already."""
+    lowered = reason.lower()
+    return any(part in lowered for part in _KNOWN)
+
+
+def refused(reason: str) -> BroadcastResult:
+    """What bitcoind's ``reason`` means."""
+    lowered = reason.lower()
+    meaning = next(
+        (refusal for refusal, parts in _MEANINGS if any(part in lowered for part in parts)), BroadcastRefusal.INVALID
+    )
+    return BroadcastResult(accepted=False, reason=clean_text(reason), refusal=meaning)
