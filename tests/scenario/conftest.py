@@ -11,7 +11,7 @@ from leyden.bitcoin import Network, decode_address
 from leyden.channel import ChannelPolicy
 from leyden.hooks import hookimpl
 from leyden.hooks.registry import Registry
-from leyden.node import NO_RESERVE, AnchorReserve, HookDispatcher, Node, NodeConfig, Services
+from leyden.node import NO_RESERVE, AnchorReserve, ChainSettings, HookDispatcher, Node, NodeConfig, Services
 from leyden.types import FeeRatePerKw, NodeId, Sat
 from leyden_inmemory import InMemoryKeyManager
 from leyden_regtest.chain import EmbeddedChain
@@ -20,6 +20,7 @@ from leyden_sqlite.store import SqliteStore
 from leyden_wallet.wallet import OnchainWallet
 
 POLICY = ChannelPolicy(minimum_depth=3)
+CHAIN = ChainSettings()
 
 
 class World:
@@ -38,6 +39,7 @@ class World:
         adapt: Callable[[Services], Services] = lambda services: services,
         reserve: AnchorReserve = NO_RESERVE,
         loaded: Callable[[Node], Awaitable[None]] | None = None,
+        chain: ChainSettings = CHAIN,
     ) -> Node:
         """A node called ``name``: the same name is the same keys and the same database.
 
@@ -59,7 +61,9 @@ class World:
             destinations=keys,
             payment_approval=keys,
         )
-        config = NodeConfig(network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy, anchor_reserve=reserve)
+        config = NodeConfig(
+            network=Network.REGTEST, listen=("127.0.0.1", 0), policy=policy, anchor_reserve=reserve, chain=chain
+        )
         node = await Node.start(config, adapt(services), hooks, loaded=loaded)
         self.nodes.append(node)
         return node

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from leyden.hooks.types import BlockConnected, SourceTip
-from leyden.node import Node, Services
-from leyden.types import BlockHash, BlockHeight
+from leyden.hooks.types import BlockConnected, SourceTip, SourceTrouble
+from leyden.node import ChainSettings, Node, Services
+from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, LeydenError
 from leyden_cli.client import CallFailed, Client
 from leyden_cli.config import read_config
 from leyden_cli.run import _Socket
+from leyden_regtest.inprocess import InProcessChain
 
 from tests.scenario.conftest import World, until, with_plugins
 
@@ -111,3 +112,75 @@ async def test_the_socket_answers_before_the_tip_is_reached(world: World, tmp_pa
             assert await client.address()
     finally:
         await socket.close()
+
+
+class Absent:
+    """A source whose backend is not there."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.back = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def events(self) -> AsyncIterator[Any]:
+        yield SourceTrouble(reason="connection refused")
+        await self.back.wait()
+        yield SourceTrouble(reason="")
+        async for event in self._inner.events():
+            yield event
+
+
+async def test_a_node_starts_over_its_second_source_and_returns_to_the_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leyden.node.chainmonitor.CHECK_SECONDS", 0.05)
+    first: list[Absent] = []
+
+    def both(services: Services) -> Services:
+        first.append(Absent(services.chain_source))
+        second = InProcessChain(world.chain, FeeRatePerKw(1000))
+        return msgspec.structs.replace(
+            services, chain_source=first[0], chain_fallbacks=[second], names={"chain_source": ["one", "two"]}
+        )
+
+    alice = await world.start("alice", adapt=both, chain=ChainSettings(failover_seconds=0, return_seconds=0))
+    assert alice.info().chain_source == "two"
+    assert alice.info().synced
+    await world.mine(2)
+    first[0].back.set()
+    await until(lambda: alice.info().chain_source == "one")
+    await world.mine(2)
+    assert alice.info().synced
+    assert not alice.info().chain_degraded
+
+
+async def test_a_verifier_runs_beside_the_source(world: World) -> None:
+    verifiers: list[InProcessChain] = []
+
+    def verified(services: Services) -> Services:
+        verifiers.append(InProcessChain(world.chain, FeeRatePerKw(1000)))
+        return msgspec.structs.replace(services, chain_verifiers=verifiers)
+
+    alice = await world.start("alice", adapt=verified)
+    bob = await world.start("bob")
+    await world.fund(alice, 5_000_000)
+    await world.channel(alice, bob)
+    (source, verifier) = alice.core.chain.runners()
+    await until(lambda: verifier.synced and verifier.follower.best_hash == source.follower.best_hash)
+    assert not alice.info().chain_degraded
+
+
+async def test_a_first_source_that_can_never_work_refuses_the_start(world: World) -> None:
+    class Wrong(Absent):
+        async def start(self, *_arguments: Any) -> None:
+            raise LeydenError("bitcoind is on 'main', this node on 'regtest'")
+
+    def wrong(services: Services) -> Services:
+        return msgspec.structs.replace(
+            services, chain_source=Wrong(services.chain_source), chain_fallbacks=[services.chain_source]
+        )
+
+    with pytest.raises(LeydenError, match="bitcoind is on 'main'"):
+        await world.start("alice", adapt=wrong)

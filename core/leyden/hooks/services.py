@@ -117,8 +117,8 @@ class StoreMaintenance(Protocol):
 
 @runtime_checkable
 class StorePeek(Protocol):
-    """What a ``Store`` may offer besides: a look before it is opened, so that a start that cannot be takes no epoch from
-    a node that runs."""
+    """What a ``Store`` may offer besides: a look before it is opened, so that a start that must be refused takes no
+    epoch from a node that runs."""
 
     def peek(self, network: Network, key: bytes) -> bytes | None:
         """One row, ``None`` if it or the whole store does not exist yet. Nothing is changed; errors as of ``open``."""
