@@ -52,6 +52,9 @@ def build(name: str, folder: Path, tags: Sequence[str] = ()) -> Path:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unavailable(f"{name} cannot be built here: {error}") from error
         part.replace(made)
+    for older in made.parent.parent.iterdir():
+        if older != made.parent:
+            shutil.rmtree(older, ignore_errors=True)
     return made
 
 

@@ -21,8 +21,9 @@ from tests.testbed.lnd_rest import Rest, b64, b64_path
 
 NAME = "lnd"
 SOURCES = Path(__file__).parent / NAME
-TAGS = ("chainrpc", "dev", "invoicesrpc", "peersrpc", "signrpc", "walletrpc")
-"""The RPCs that are not compiled in otherwise; ``dev`` adds ``--hodl.*``, which stalls HTLCs at chosen points."""
+TAGS = ("chainrpc", "dev", "invoicesrpc", "lowscrypt", "peersrpc", "signrpc", "walletrpc")
+"""The RPCs that are not compiled in otherwise. ``dev`` adds ``--hodl.*``, which stalls HTLCs at chosen points;
+``lowscrypt`` spares its wallet two seconds and 200 MB at each start."""
 START_SECONDS = 60
 STOP_SECONDS = 30
 CLOSE_SECONDS = 3
