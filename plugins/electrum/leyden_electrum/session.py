@@ -16,7 +16,7 @@ Params = Sequence[Param]
 
 MAX_LINE = 16 * 1024 * 1024
 """Bytes of one message: twice the largest transaction in hex."""
-WINDOW = 200
+WINDOW = 500
 """Requests of one bulk that are under way at once."""
 
 
@@ -54,6 +54,7 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._searched = 0
+        self._outgoing = bytearray()
         self._waiting: dict[int, tuple[str, asyncio.Future[_Outcome]]] = {}
         self._next_id = 0
         self._closed = asyncio.get_running_loop().create_future()
@@ -111,8 +112,16 @@ class Session(asyncio.Protocol):
             future.set_result(message.result if bytes(message.error) == b"null" else _refusal(method, message.error))
 
     def _write(self, message: object) -> None:
+        """What is asked in one pass of the event loop leaves together."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing += _encoder.encode(message)
+        self._outgoing += b"\n"
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, bytearray()
         if self._transport is not None and self.ended is None:
-            self._transport.write(_encoder.encode(message) + b"\n")
+            self._transport.write(outgoing)
 
     def send(self, method: str, params: Params) -> "asyncio.Future[_Outcome]":
         """Ask without waiting; give the future to ``answer``."""

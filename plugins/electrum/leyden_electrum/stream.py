@@ -513,8 +513,9 @@ class ChainStream:
         entries = list(wanted)
         for at in range(0, len(entries), FETCHED_AT_ONCE):
             part = entries[at : at + FETCHED_AT_ONCE]
-            proofs = await server.proofs(part)
-            transactions = await server.transactions([entry.txid for entry in part])
+            proofs, transactions = await asyncio.gather(
+                server.proofs(part), server.transactions([entry.txid for entry in part])
+            )
             for entry, proof, tx in zip(part, proofs, transactions, strict=True):
                 shown = entry.txid[::-1].hex()
                 if isinstance(proof, ServerRefused) or isinstance(tx, ServerRefused):
