@@ -232,6 +232,13 @@ def test_the_funder_offers_its_target_with_a_range_and_a_fitting_offer_is_taken(
     assert closed_cooperatively(pair) == offer.fee_satoshis
 
 
+def test_a_funder_offers_twice_its_target_at_most() -> None:
+    """Some fundees (LDK) answer with the highest fee of the range: what stands there is what we pay."""
+    _, offer = negotiating()
+    assert offer.fee_range is not None
+    assert offer.fee_range.max_fee_satoshis <= 2 * offer.fee_satoshis
+
+
 def test_the_fundee_counters_inside_the_overlap() -> None:
     pair, offer = negotiating()
     assert offer.fee_range is not None
@@ -326,7 +333,7 @@ def high_s(signature: bytes) -> bytes:
 
 
 def test_without_ranges_offers_close_in_on_each_other() -> None:
-    pair, offer = negotiating()
+    pair, offer = negotiating(max_fee=Sat(3_000))
     high = (offer.fee_range or FeeRange(min_fee_satoshis=0, max_fee_satoshis=0)).max_fee_satoshis
     fee, rounds = high + 1_000, 0
     while True:

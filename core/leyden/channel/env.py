@@ -70,8 +70,8 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_feerate_factor: int = 10
     """A peer's feerate may be at most this multiple of our ``maximum`` estimate."""
     fee_spike_multiple: int = 2
-    close_fee_multiple: int = 5
-    """The largest closing fee we agree to as a fundee or propose as a funder is this multiple of our target."""
+    close_fee_multiple: int = 2
+    """The largest closing fee that we propose as a funder is this multiple of our target; some fundees take it all."""
     # limits
     max_dust_exposure_msat: Msat = Msat(5_000_000)
     offered_htlc_grace: int = 3
