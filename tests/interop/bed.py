@@ -173,6 +173,16 @@ class Story:
         except TimeoutError:
             raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
 
+    async def becomes(self, reached: Callable[[], object], seconds: float) -> bool:
+        """Whether it was true in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not await asyncio.to_thread(reached):
+                    await asyncio.sleep(0.05)
+                return True
+        except TimeoutError:
+            return False
+
     async def until_we(self, asked: Callable[[], Awaitable[T]], what: str, seconds: float = PATIENCE) -> T:
         """As ``until``, for what our node answers asynchronously."""
         try:
@@ -191,7 +201,7 @@ class Story:
             lines += [f"theirs: {channel}" for channel in self.theirs()]
         except Exception as error:
             lines.append(f"theirs: {error}")
-        return "\n".join([*lines, "the peer's log:", self.peer.log_tail()])
+        return "\n".join([*lines, "the peer's log:", self.peer.log_tail(15)])
 
     # -- chain -------------------------------------------------------------------------------------------------------
 
@@ -498,13 +508,7 @@ class Chan:
         return next((c for c in self.story.theirs() if c.funding == self.funding), None)
 
     async def is_usable(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                while not await asyncio.to_thread(self._both_usable):
-                    await asyncio.sleep(0.05)
-            return True
-        except TimeoutError:
-            return False
+        return await self.story.becomes(self._both_usable, seconds)
 
     def _both_usable(self) -> bool:
         theirs = self.theirs()

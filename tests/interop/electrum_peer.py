@@ -178,6 +178,10 @@ class ElectrumPeer:
         work = threading.Thread(target=self._close_quietly, args=(funding,), daemon=True)
         work.start()
 
+    def request_force_close(self, funding: str) -> None:
+        """After it lost data it says nothing of a channel until its user asks for this."""
+        self._rpc("request_force_close", channel_point=funding)
+
     def _close_quietly(self, funding: str) -> None:
         try:
             self.electrum.rpc("close_channel", timeout=60, channel_point=funding)

@@ -36,6 +36,15 @@ LIMITS: tuple[Limit, ...] = (
         says="hangs for ever",
         why="its search for parts (split_amount_normal in mpp_split.py) never ends for fewer msat than parts",
     ),
+    *(
+        Limit(
+            peer=peer,
+            row="fail: expired invoice to them",
+            says="nothing expires",
+            why="LDK's clock for invoices is the newest block's time, and it gives two hours on top",
+        )
+        for peer in ("ldk", "ldk_node")
+    ),
     Limit(
         peer="lnd",
         row="fee: update by them*",

@@ -25,7 +25,7 @@ def check(story: Story, ends: Ends, fundee: int) -> None:
     assert ends.how == "cooperative"
     untouched = [fundee, CAPACITY - fundee] if simple(story) else [fundee]
     assert any(value in ends.values for value in untouched), ends
-    assert 0 < ends.fee_sat < 20_000
+    assert 0 < ends.fee_sat < 25_000
     assert sum(ends.values) == CAPACITY - ends.fee_sat
 
 

@@ -59,4 +59,4 @@ async def test_they_pay_a_high_fee(story: Story) -> None:
 async def test_we_pay_a_high_fee(story: Story) -> None:
     channel = await _open(story, "we opened")
     await story.node.close_channel(channel.channel_id, feerate=FeeRatePerKw(5_000))
-    check(await channel.closed_together(), range(500, 6_000))
+    check(await channel.closed_together(), range(500, 7_000))  # LDK takes the highest of our range
