@@ -387,13 +387,13 @@ async def test_a_block_is_told_at_once_and_not_fetched_again(fresh: Callable[...
     own.make_wallet()
     source = node(own, News([own.zmq]), poll=30)
     methods: list[str] = []
-    ask = source._client.call
+    ask = source._client._reply
 
-    async def noted(method: str, *params: Any) -> Any:
+    async def noted(method: str, params: Any) -> Any:
         methods.append(method)
-        return await ask(method, *params)
+        return await ask(method, params)
 
-    source._client.call = noted  # type: ignore[method-assign]
+    source._client._reply = noted  # type: ignore[method-assign]
     async with reading(source, 110) as reader:
         await reader.synced(110)
         await heard_of(own, reader, 111)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from binascii import unhexlify
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from leyden.types import LeydenError, clean_text
 
 MAX_REPLY = 64 * 1024 * 1024
 WARMING_UP = -28
+_READ_AHEAD = 1024 * 1024
+"""Bytes of an answer that are taken from the socket before anybody looks at them."""
 
 
 class RpcUnavailable(LeydenError):
@@ -116,7 +119,7 @@ class _Connection:
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                data = await self._reader.read(256 * 1024)
+                data = await self._reader.read(_READ_AHEAD)
                 http.receive_data(data)
             elif isinstance(event, h11.Response):
                 status = event.status_code
@@ -166,12 +169,24 @@ class RpcClient:
 
     async def call(self, method: str, *params: Any) -> Any:
         """The result, decoded. ``RpcRefused`` with bitcoind's error, ``RpcUnavailable`` when it cannot answer."""
+        return _result(await self._reply(method, params))
+
+    async def call_hex(self, method: str, *params: Any) -> bytes:
+        """For a result in hexadecimal, as bytes; errors as ``call``. It costs half of ``call`` for a block."""
+        reply = await self._reply(method, params)
+        if reply.error is not None:
+            _result(reply)
+        try:
+            return unhexlify(memoryview(reply.result)[1:-1])
+        except ValueError as error:
+            raise RpcUnavailable(f"bitcoind's answer to {method} is not hexadecimal") from error
+
+    async def _reply(self, method: str, params: Sequence[Any]) -> _Reply:
         status, body = await self._post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": params})
         try:
-            reply = _one.decode(body)
+            return _one.decode(body)
         except msgspec.MsgspecError as error:
             raise _not_json(status) from error
-        return _result(reply)
 
     async def batch(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
         """One request for many calls of ``method``; results in order. ``RpcRefused`` if one was refused."""
@@ -221,7 +236,7 @@ class RpcClient:
             except (OSError, h11.RemoteProtocolError, RpcUnavailable):
                 continue
         try:
-            reader, writer = await asyncio.open_connection(self._host, self._port)
+            reader, writer = await asyncio.open_connection(self._host, self._port, limit=_READ_AHEAD)
         except OSError as error:
             raise RpcUnavailable(f"no bitcoind at {self._host}:{self._port}: {error.strerror or error}") from error
         try:

@@ -276,7 +276,7 @@ class BlockStream:
             raise
 
     async def _block(self, block_hash: BlockHash) -> bytes:
-        return self._news.take(block_hash) or bytes.fromhex(await self._client.call("getblock", shown(block_hash), 0))
+        return self._news.take(block_hash) or await self._client.call_hex("getblock", shown(block_hash), 0)
 
 
 def connected(height: int, raw: bytes) -> BlockConnected:

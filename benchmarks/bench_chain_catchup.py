@@ -1,0 +1,200 @@
+"""Catching up from bitcoind: plugin and follower, against the raw fetch of the same blocks; memory over many blocks.
+
+Ours asks for blocks by JSON-RPC, checks headers and merkle roots, and matches every transaction with what is watched.
+The peer fetches the same blocks one after the other over one kept connection and turns them into bytes, without looking
+at them; with four connections it is the most that this bitcoind gives to Python, which is shown and not a target.
+All times are wall time, since two processes work: the cpu column repeats it. Target: 0.7 of the raw rate.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from leyden.bitcoin import Header, Network, Transaction, TxIn, TxOut, p2wsh, target_from_bits
+from leyden.chain import ChainFollower, RestartSource, SourceFault, WatchesAdded, load, step
+from leyden.hooks.types import BlockConnected, ChainEvent, SourceSynced, Watch
+from leyden.types import BlockHeight, OutPoint, Sat, Txid
+from leyden_bitcoind import BitcoindNode, Credentials, RpcClient
+from leyden_bitcoind.news import News
+
+from benchmarks.filled_chain import BITS, FIRST_TIME, PAID
+from benchmarks.harness import Bench, Contender, Sample
+from benchmarks.regtest_bed import OLD_TIPS, bitcoind, fetch_raw, fill
+from tests.testbed.bitcoind import Bitcoind
+
+RAW = "raw RPC fetch"
+RAW_PARALLEL = "raw, 4 connections"
+RATE = 0.7
+MANY_WATCHES = 10_000
+FEW_WATCHES = 100
+EMPTY_BLOCKS = 10_000
+GROWTH_MIB = 6.0
+"""Allowed over 10,000 blocks: the headers that are kept, and noise of the allocator."""
+PREFIX = b"b"
+
+
+def run(bench: Bench) -> None:
+    bench.uses("leyden-bitcoind", "msgspec", "h11")
+    _catch_up(bench)
+    _memory(bench)
+
+
+def _watches(count: int) -> tuple[Watch, ...]:
+    return tuple(
+        Watch(script=p2wsh(n.to_bytes(4, "big")), outpoint=OutPoint(Txid(n.to_bytes(32, "big")), 0))
+        for n in range(count)
+    )
+
+
+def _follower(birth: int, watches: Sequence[Watch]) -> ChainFollower:
+    follower = load((), PREFIX, Network.REGTEST, BlockHeight(birth))
+    return step(follower, WatchesAdded(watches=tuple(watches), active_from=BlockHeight(0)))[0]
+
+
+def _absorb(follower: ChainFollower, event: ChainEvent) -> ChainFollower:
+    follower, outputs = step(follower, event)
+    for output in outputs:
+        if isinstance(output, SourceFault | RestartSource):
+            raise SystemExit(f"chain_catchup: {output}")
+    return follower
+
+
+# -- against the raw fetch ---------------------------------------------------------------------------------------------
+
+
+def _catch_up(bench: Bench) -> None:
+    blocks, transactions = (60, 400) if bench.quick else (200, 400)
+    label = f"{blocks} blocks of {transactions} transactions"
+    with bitcoind(*OLD_TIPS) as daemon:
+        if daemon is None:
+            bench.skip(label, f"{RAW}: no bitcoind, run make testbed")
+            return
+        hashes = fill(daemon, blocks, transactions)
+        first = daemon.rpc("getblockcount") - blocks + 1
+        tip = bytes.fromhex(hashes[-1])[::-1]
+        follower = asyncio.run(_followed(daemon, first, _watches(FEW_WATCHES)))
+        bench.same("tip", follower.best_hash, tip)
+        seen = asyncio.run(_count_matches(daemon, first))
+        bench.same("transactions that pay a script of all", seen, blocks * (transactions + 1))
+        for connections, name, target in ((1, RAW, 1 / RATE), (4, RAW_PARALLEL, None)):
+            bench.compare(
+                label,
+                lambda: _timed(lambda: asyncio.run(_followed(daemon, first, _watches(FEW_WATCHES))), blocks),
+                {name: lambda n=connections: _timed(lambda: fetch_raw(daemon, hashes, n), blocks)},
+                targets={name: target} if target is not None else {},
+                rounds=5 if bench.quick else 11,
+            )
+        for row in bench.rows:
+            if row.wall_us:
+                bench.note(f"{row.contender}: {1e6 / row.wall_us:,.0f} blocks/s")
+
+
+def _timed(work: Contender, operations: int) -> Sample:
+    began = time.perf_counter()
+    work()
+    each = (time.perf_counter() - began) / operations
+    return Sample(each, each)
+
+
+async def _followed(daemon: Bitcoind, first: int, watches: Sequence[Watch]) -> ChainFollower:
+    client = RpcClient(daemon.url, Credentials(user=daemon.user, password=daemon.password))
+    source = BitcoindNode(client, Network.REGTEST, News([]))
+    follower = _follower(first, watches)
+    await source.start(follower.locator, BlockHeight(first))
+    async for event in source.events():
+        follower = _absorb(follower, event)
+        if isinstance(event, SourceSynced):
+            break
+    await source.stop()
+    return follower
+
+
+async def _count_matches(daemon: Bitcoind, first: int) -> int:
+    """Whatever pays the script that every transaction of the filled chain pays must be found."""
+    client = RpcClient(daemon.url, Credentials(user=daemon.user, password=daemon.password))
+    source = BitcoindNode(client, Network.REGTEST, News([]))
+    follower = _follower(first, [Watch(script=PAID)])
+    await source.start(follower.locator, BlockHeight(first))
+    found = 0
+    async for event in source.events():
+        follower, outputs = step(follower, event)
+        found += sum(len(output.transactions) for output in outputs if isinstance(output, BlockConnected))
+        if isinstance(event, SourceSynced):
+            break
+    await source.stop()
+    return found
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def _memory(bench: Bench) -> None:
+    """10,000 blocks, with 100 and with 10,000 watches: neither the follower nor its speed may depend on either."""
+    blocks = _empty_blocks(EMPTY_BLOCKS)
+    seconds = {}
+    for count in (FEW_WATCHES, MANY_WATCHES):
+        follower = _follower(1, _watches(count))
+        for block in blocks[:500]:
+            follower = _absorb(follower, block)
+        gc.collect()
+        before = _resident_mib()
+        began = time.perf_counter()
+        for block in blocks[500:]:
+            follower = _absorb(follower, block)
+        seconds[count] = time.perf_counter() - began
+        gc.collect()
+        grown = max(_resident_mib() - before, 0.0)
+        bench.limit(f"{EMPTY_BLOCKS:,} blocks with {count:,} watches: growth", "MiB", grown, GROWTH_MIB, exact=True)
+        del follower
+    bench.limit(
+        "10,000 watches against 100, time per block", "times", seconds[MANY_WATCHES] / seconds[FEW_WATCHES], 1.2
+    )
+    bench.note(f"follower alone, empty blocks: {len(blocks) / seconds[FEW_WATCHES]:,.0f} blocks/s")
+
+
+def _empty_blocks(count: int) -> list[BlockConnected]:
+    """Coinbase and header, as bytes."""
+    blocks = []
+    previous = Network.REGTEST.chain_hash
+    target = target_from_bits(BITS)
+    for height in range(1, count + 1):
+        coinbase = Transaction(
+            version=2,
+            inputs=(
+                TxIn(
+                    prevout=OutPoint(Txid(bytes(32)), 0xFFFFFFFF),
+                    script_sig=height.to_bytes(4, "little"),
+                    sequence=0xFFFFFFFF,
+                ),
+            ),
+            outputs=(TxOut(value=Sat(0), script=PAID),),
+            locktime=0,
+        )
+        nonce = 0
+        while True:
+            header = Header(
+                version=4,
+                prev_hash=previous,
+                merkle_root=coinbase.txid,
+                time=FIRST_TIME + height,
+                bits=BITS,
+                nonce=nonce,
+            )
+            if int.from_bytes(header.hash, "little") <= target:
+                break
+            nonce += 1
+        previous, packed = header.hash, header.serialize()
+        raw = packed + b"\x01" + coinbase.serialize()
+        blocks.append(
+            BlockConnected(
+                height=BlockHeight(height), block_hash=previous, header=packed, transactions=(), full=True, raw=raw
+            )
+        )
+    return blocks
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
