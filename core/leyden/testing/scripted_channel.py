@@ -109,6 +109,12 @@ class ScriptedChannel:
         output = TxOut(value=setup.funding_satoshis, script=script)
         self.end.do(ev.FundingConfirmed(height=BlockHeight(height), tx_index=tx_index, output=output))
 
+    def bury(self, height: int, tip: int) -> None:
+        """The funding transaction is in the block at ``height``, and the chain has grown to ``tip``."""
+        self.confirm(height)
+        for each in range(height, tip + 1):
+            self.block(each)
+
     def block(self, height: int) -> None:
         """The chain has grown to ``height``."""
         self.end.env = replace(self.end.env, height=BlockHeight(height))
