@@ -9,7 +9,7 @@ All times are wall time, since two processes work: the cpu column repeats it. Ta
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from leyden.bitcoin import Header, Network, Transaction, TxIn, TxOut, p2wsh, target_from_bits
@@ -20,7 +20,7 @@ from leyden_bitcoind import BitcoindNode, Credentials, RpcClient
 from leyden_bitcoind.news import News
 
 from benchmarks.filled_chain import BITS, FIRST_TIME, PAID
-from benchmarks.harness import Bench, Contender, Sample
+from benchmarks.harness import Bench, Sample
 from benchmarks.regtest_bed import OLD_TIPS, bitcoind, fetch_raw, fill
 from tests.testbed.bitcoind import Bitcoind
 
@@ -91,7 +91,7 @@ def _catch_up(bench: Bench) -> None:
                 bench.note(f"{row.contender}: {1e6 / row.wall_us:,.0f} blocks/s")
 
 
-def _timed(work: Contender, operations: int) -> Sample:
+def _timed(work: Callable[[], object], operations: int) -> Sample:
     began = time.perf_counter()
     work()
     each = (time.perf_counter() - began) / operations

@@ -266,3 +266,12 @@ def test_the_newest_blocks_may_come_twice(pair: Pair) -> None:
     core.engine.post(lambda: core.chain.on_event(block))
     pair.simulation.settle()
     assert pair.alice.disk.rows == before
+
+
+@pytest.mark.parametrize(("depth", "alarms"), [(5, 0), (6, 1), (9, 1)])
+def test_a_reorg_deeper_than_what_counts_as_final_raises_an_alarm(pair: Pair, depth: int, alarms: int) -> None:
+    pair.simulation.mine(12)
+    pair.simulation.reorg(depth)
+    told = [alarm for alarm in pair.events(pair.alice, Alarm) if alarm.subject == "deep_reorg"]
+    assert len(told) == alarms
+    assert all(f"{depth} blocks were replaced" in alarm.text for alarm in told)

@@ -32,7 +32,7 @@ from leyden.node.chain_verify import Told, Verification
 from leyden.node.channels import ChannelManager
 from leyden.node.host import Caller, Host
 from leyden.node.journal import Journal
-from leyden.node.txtracker import TxTracker
+from leyden.node.txtracker import IRREVOCABLE_DEPTH, TxTracker
 from leyden.types import BlockHash, BlockHeight, OutPoint, clean_text
 
 log = structlog.get_logger("leyden.chain")
@@ -305,7 +305,13 @@ class ChainMonitor:
         self._channels.on_rescanned(height, found)
 
     def _on_disconnected(self, event: BlocksDisconnected) -> None:
-        log.warning("blocks_disconnected", fork_height=event.fork_height)
+        depth = self._channels.height - event.fork_height
+        log.warning("blocks_disconnected", fork_height=event.fork_height, depth=depth)
+        if depth >= IRREVOCABLE_DEPTH:
+            text = (
+                f"{depth} blocks were replaced above {event.fork_height}, more than the {IRREVOCABLE_DEPTH - 1} that "
+            )
+            self._publish(Alarm(subject="deep_reorg", text=f"{text}are expected: what counted as final may not be"))
         self._tracker.on_disconnected(event.fork_height)
         self._journal.merge(self._wallet.on_blocks_disconnected(event))
         self._channels.on_disconnected(event.fork_height)
