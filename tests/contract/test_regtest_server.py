@@ -16,7 +16,15 @@ import pytest
 from leyden.bitcoin import Network, encode_address, p2wpkh, p2wsh
 from leyden.hooks.errors import PluginError
 from leyden.hooks.registry import ServiceContext, load_plugins
-from leyden.hooks.types import BlocksDisconnected, BroadcastKind, ChainEvent, FeeTarget, SourceSynced, UtxoUnknown
+from leyden.hooks.types import (
+    BlocksDisconnected,
+    BroadcastKind,
+    ChainEvent,
+    FeeTarget,
+    SourceSynced,
+    SourceTrouble,
+    UtxoUnknown,
+)
 from leyden.testing.chain import ANYONE_SCRIPT, ChainDriver, spend_anyone
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 from leyden_regtest import protocol as p
@@ -89,6 +97,9 @@ async def test_a_client_lives_through_kill_and_restart(folder: Path) -> None:
         await driver.run_until(info.height, bytes.fromhex(info.hash)[::-1])
         process.kill()
         process.wait()
+    trouble = await driver.take_event()
+    assert isinstance(trouble, SourceTrouble)
+    assert "leyden-regtest serve" in trouble.reason
     answer = await driver.source.find_utxo(OutPoint(Txid(bytes(32)), 0))
     assert isinstance(answer, UtxoUnknown)
     assert "leyden-regtest serve" in answer.reason
@@ -97,6 +108,7 @@ async def test_a_client_lives_through_kill_and_restart(folder: Path) -> None:
         await driver.run_until(112, bytes.fromhex(tip)[::-1])
     assert driver.connected() == [108, 109, 110, 111, 112]
     assert driver.restarts == 0
+    assert driver.notices[-1] == SourceTrouble(reason="")
     await driver.stop()
 
 
@@ -263,7 +275,7 @@ async def test_stop_ends_events_even_without_a_server(folder: Path) -> None:
         draining = group.create_task(drain())
         await asyncio.sleep(0.02)
         await client.stop()
-    assert draining.result() == []
+    assert [type(event) for event in draining.result()] == [SourceTrouble]
 
 
 async def test_a_locator_of_another_chain_forks_at_the_genesis_block(server: tuple[EmbeddedChain, Path]) -> None:

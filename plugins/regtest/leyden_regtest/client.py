@@ -20,6 +20,7 @@ from leyden.hooks.types import (
     ChainEvent,
     FeeTarget,
     SourceInfo,
+    SourceTrouble,
     UtxoAnswer,
     UtxoFound,
     UtxoSpent,
@@ -131,14 +132,19 @@ class RegtestClient:
         return self._events()
 
     async def _events(self) -> AsyncIterator[ChainEvent]:
-        failures = 0
+        failures, trouble = 0, ""
         while not self._stopped.is_set():
             try:
                 async for event in self._stream():
                     failures = 0
+                    if trouble:
+                        trouble = ""
+                        yield SourceTrouble(reason="")
                     yield event
-            except ServerGone:
-                pass
+            except ServerGone as error:
+                if not self._stopped.is_set() and not self._restarted and str(error) != trouble:
+                    trouble = str(error)
+                    yield SourceTrouble(reason=trouble)
             if not self._stopped.is_set() and not self._restarted:
                 await self._pause(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
                 failures += 1
