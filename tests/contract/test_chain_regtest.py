@@ -228,6 +228,7 @@ class _OneAtATime(InProcessChain):
         (_LeavesOut, "test_watches_added_while_blocks_arrive"),
         (_ForgetsWatches, "test_a_watch_right_after_a_restart"),
         (_RepeatsItself, "test_reorg_while_away"),
+        (_RepeatsItself, "test_locator_resumes_without_repeating"),
         (_NeverSynced, "test_history_comes_in_order_from_the_birth_height"),
         (_LeavesATask, "test_stop_while_busy_leaves_nothing_behind"),
         (_LeavesATask, "test_stop_ends_a_reader_that_waits_and_may_come_twice_or_early"),

@@ -6,7 +6,7 @@ Subclass those that fit beside ``ChainSourceSuite``.
 import asyncio
 
 from leyden.bitcoin import p2wsh
-from leyden.hooks.types import SourceWarning, UtxoFound, UtxoUnknown, Watch
+from leyden.hooks.types import BlockConnected, SourceWarning, UtxoFound, UtxoUnknown, Watch
 from leyden.testing.chain import driver as driving
 from leyden.testing.chain.bed import BackendSwitch, ChainBed, Lie, anyone_script
 from leyden.testing.chain.driver import ChainDriver
@@ -51,16 +51,23 @@ class AbsentBackendSuite:
         await driver.run_until(height, tip)
         await power.off()
         await driver.watch([Watch(script=p2wsh(witness_script), since_height=BlockHeight(height + 1))])
+        reading = asyncio.ensure_future(self._next_block(driver))
         async with asyncio.timeout(driving.TIMEOUT):
             await self._check_absence(driver)
+        await asyncio.sleep(BRIEF)
         await power.on()
         paid = await bed.control.pay(p2wsh(witness_script), Sat(50_000))
         await bed.control.mine(2)
         new_height, new_tip = await bed.control.tip()
+        await reading
         await driver.run_until(new_height, new_tip)
         await driver.run_until_found({(height + 1, paid.txid)})
         expect_equal(driver.connected()[-2:], [height + 1, height + 2], "blocks after the absence")
         await driver.stop()
+
+    async def _next_block(self, driver: ChainDriver) -> None:
+        while not isinstance(await driver.take_event(), BlockConnected):
+            pass
 
     async def _check_absence(self, driver: ChainDriver) -> None:
         tip = driver.follower.best_hash

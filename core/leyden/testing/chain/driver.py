@@ -63,6 +63,8 @@ class ChainDriver:
         self.notices: list[SourceTip | SourceTrouble | SourceWarning] = []
         self.faults: list[str] = []
         self.events_taken = 0
+        self.delivered: list[int] = []
+        """Heights of the blocks that the source sent, whatever the follower made of them."""
         self.conclusions = Conclusions()
         self.watched: list[Watch] = []
         self._tolerant = tolerant
@@ -92,6 +94,8 @@ class ChainDriver:
             else:
                 known = isinstance(event, BlockConnected | BlocksDisconnected | HistoryFound | SourceSynced)
                 expect(known, f"no chain event: {event!r}")
+                if isinstance(event, BlockConnected):
+                    self.delivered.append(event.height)
                 await self.take(event)
         return event
 
