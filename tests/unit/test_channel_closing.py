@@ -232,11 +232,12 @@ def test_the_funder_offers_its_target_with_a_range_and_a_fitting_offer_is_taken(
     assert closed_cooperatively(pair) == offer.fee_satoshis
 
 
-def test_a_funder_offers_twice_its_target_at_most() -> None:
-    """Some fundees (LDK) answer with the highest fee of the range: what stands there is what we pay."""
-    _, offer = negotiating()
+@pytest.mark.parametrize(("feerate", "highest"), [(500, 1_338), (4_000, 5_408)])
+def test_a_funder_offers_twice_its_target_or_a_little_more(feerate: int, highest: int) -> None:
+    """Some fundees (LDK) answer with the highest fee of the range; all close alone if the range is too low."""
+    _, offer = negotiating(feerate=FeeRatePerKw(feerate))
     assert offer.fee_range is not None
-    assert offer.fee_range.max_fee_satoshis <= 2 * offer.fee_satoshis
+    assert offer.fee_range.max_fee_satoshis == highest
 
 
 def test_the_fundee_counters_inside_the_overlap() -> None:

@@ -72,6 +72,8 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     fee_spike_multiple: int = 2
     close_fee_multiple: int = 2
     """The largest closing fee that we propose as a funder is this multiple of our target; some fundees take it all."""
+    close_fee_margin: Sat = Sat(1_000)
+    """But at least so much above the target: a fundee with another idea of the market would have to close alone."""
     # limits
     max_dust_exposure_msat: Msat = Msat(5_000_000)
     offered_htlc_grace: int = 3

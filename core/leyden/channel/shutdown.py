@@ -152,7 +152,8 @@ def _fees(turn: Turn) -> tuple[Sat, Sat, Sat]:
     lowest = Sat(min(fee_for_weight(env.policy.min_feerate, weight), balance))
     target = fee_for_weight(state.target_feerate or env.feerates.close_minimum, weight)
     if channel.config.local_is_funder:
-        highest = Sat(min(state.max_fee or target * env.policy.close_fee_multiple, balance))
+        most = max(target * env.policy.close_fee_multiple, target + env.policy.close_fee_margin)
+        highest = Sat(min(state.max_fee or most, balance))
     else:
         highest = balance
     highest = Sat(max(lowest, highest))
