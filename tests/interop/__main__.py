@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from leyden.wire.features import Feature
+
 from tests.interop import report
 from tests.interop.peers import PEERS, find
 
@@ -29,6 +31,7 @@ class Result:
     def __init__(self, name: str) -> None:
         self.name = name
         self.version = ""
+        self.features = ""
         self.unavailable = ""
         self.cells: dict[str, tuple[str, float, str]] = {}
         self.seconds = 0.0
@@ -40,6 +43,7 @@ class Result:
 
     def _take(self, line: dict[str, Any]) -> None:
         self.version = line.get("version", self.version)
+        self.features = line.get("features", self.features)
         self.unavailable = line.get("unavailable", self.unavailable)
         if "row" not in line:
             return
@@ -90,6 +94,17 @@ def table(results: list[Result]) -> list[list[str]]:
     return lines
 
 
+def feature_names(bits: str) -> str:
+    """Names of the features in a bitmap (hex), with ! where the even bit is set; numbers where we know no name."""
+    offered = int(bits, 16)
+    known = {int(feature): feature.name.lower() for feature in Feature}
+    found = []
+    for even in range(0, offered.bit_length(), 2):
+        if offered >> even & 3:
+            found.append(known.get(even, str(even)) + ("!" if offered >> even & 1 else ""))
+    return ", ".join(found)
+
+
 def as_text(lines: list[list[str]]) -> str:
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     found = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -129,6 +144,8 @@ def main(arguments: list[str]) -> int:
     lines = table(results)
     print(f"\n{as_text(lines)}\n\nn/s: not supported by the peer (tests/interop/not_supported.py)")
     for result in results:
+        if result.features:
+            print(f"{result.name} offers {feature_names(result.features)}")
         if result.unavailable:
             print(f"{result.name} cannot be had: {result.unavailable}")
         for row, text in result.failures:

@@ -24,6 +24,7 @@ from leyden_cli.config import config_path, load_config
 from leyden_cli.initialize import initialize_node
 from leyden_cli.services import load_registry, make_services
 
+from tests.interop.observer import Observer
 from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel, PeerRefused
 from tests.interop.peers import Entry
 from tests.testbed.bitcoind import Bitcoind, RpcError
@@ -50,6 +51,7 @@ class Bed:
         self.node_id = ""
         self.features = Features()
         """Of the peer's last ``init``."""
+        self.observer: Observer | None = None
 
     def start(self) -> "Bed":
         try:
@@ -60,6 +62,7 @@ class Bed:
             coins = {self.peer.new_address(): 0.5 for _ in range(PEER_COINS)}
             self.bitcoind.rpc("sendmany", "", coins)
             self.bitcoind.mine()
+            self.observer = Observer(self.node_id, self.peer.host, self.peer.port).start()
             self.wait(lambda: self.peer.confirmed_sat() >= len(coins) * BTC // 2, "the peer sees its coins")
         except BaseException:
             self.stop()
@@ -67,6 +70,8 @@ class Bed:
         return self
 
     def stop(self) -> None:
+        if self.observer is not None:
+            self.observer.stop()
         close: Callable[[], None] = getattr(self.peer, "close", self.peer.stop)
         close()
         self.bitcoind.stop()

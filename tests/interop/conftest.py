@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.interop)
+    items.sort(key=lambda item: HERE in item.path.parents and item.get_closest_marker("last") is not None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

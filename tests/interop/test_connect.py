@@ -1,9 +1,10 @@
 """Connections: dialled by either side, what both offer, pings."""
 
+import pytest
 from leyden.wire import Ping
 from leyden.wire.features import Feature
 
-from tests.interop.bed import Story
+from tests.interop.bed import Bed, Story
 
 
 async def test_we_dial(story: Story) -> None:
@@ -52,3 +53,12 @@ async def test_our_ping(story: Story) -> None:
         story.node.core.engine.post(lambda size=size: connection.send(Ping(num_pong_bytes=size, ignored=bytes(3))))
         await story.until(lambda: connection._pong_due is None, f"a pong of {size} bytes")
     assert story.connection is connection
+
+
+@pytest.mark.last
+def test_their_ping(bed: Bed) -> None:
+    """Seen by a connection that was open beside all the other scenarios; our pong is what they expect."""
+    observer = bed.observer
+    assert observer is not None
+    bed.wait(lambda: bool(observer.pings), "the peer pings", 100.0)
+    assert all(size < 65_532 for size in observer.pings), "no answer is due above that (C-145)"
