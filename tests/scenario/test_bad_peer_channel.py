@@ -8,6 +8,7 @@ import pytest
 import structlog
 from leyden.channel import OPENING, Lifecycle
 from leyden.node.opening import MAX_UNFUNDED_PEERS, MAX_UNFUNDED_PER_PEER
+from leyden.node.peers import MAX_EXCUSES
 from leyden.testing.scripted_peer import ScriptedPeer
 from leyden.wire import (
     AcceptChannel,
@@ -105,6 +106,33 @@ def test_an_error_fails_the_channel_it_names(busy: BusyNode) -> None:
 def test_an_error_with_all_zeros_fails_every_channel_with_that_peer(busy: BusyNode) -> None:
     peer = as_friend(busy)
     peer.send(ErrorMessage(channel_id=ALL, data=b"everything burns"))
+    assert busy.channel.lifecycle is Lifecycle.FORCE_CLOSING
+
+
+@pytest.mark.parametrize("text", [b"internal error", b"link failed to shutdown"])
+def test_an_error_that_is_not_meant_costs_only_the_connection(busy: BusyNode, text: bytes) -> None:
+    """LND says so of channels that are well, while it stops: everybody else keeps them."""
+    peer = as_friend(busy)
+    peer.send(ErrorMessage(channel_id=busy.channel_id, data=text))
+    peer.expect_closed()
+    assert busy.channel.lifecycle is Lifecycle.NORMAL
+    peer.connect()
+    peer.expect(ChannelReestablish)
+    peer.send(first_reestablish(busy))
+    peer.expect(ChannelReady)
+    assert busy.channel.is_usable
+
+
+@pytest.mark.proves("C-142")
+def test_an_error_that_is_not_meant_is_meant_when_it_is_said_again_and_again(busy: BusyNode) -> None:
+    peer = as_friend(busy)
+    for _ in range(MAX_EXCUSES):
+        peer.send(ErrorMessage(channel_id=busy.channel_id, data=b"internal error"))
+        peer.expect_closed()
+        assert busy.channel.lifecycle is Lifecycle.NORMAL
+        peer.reconnect()
+        peer.expect(ChannelReestablish)
+    peer.send(ErrorMessage(channel_id=busy.channel_id, data=b"internal error"))
     assert busy.channel.lifecycle is Lifecycle.FORCE_CLOSING
 
 
