@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from leyden.channel import OPENING
 from leyden.hooks.services import NodeIdentity
 from leyden.hooks.types import PeerInfo
 from leyden.node import keyspace
@@ -26,6 +27,14 @@ HANDSHAKE_BURST = 100
 REPLACE_SECONDS = 3.0
 FIRST_RETRY = 0.5
 MAX_RETRY = 60.0
+EXCUSED = frozenset({"internal error", "link failed to shutdown"})
+"""Errors that LND sends about channels that are well, the first whenever something is in its way: while it stops, say.
+
+Nothing is lost by keeping the channel: if the peer wants it closed it has a commitment to broadcast.
+"""
+MAX_EXCUSES = 5
+EXCUSE_SECONDS = 600.0
+"""So often in so much time; once more, and it is meant."""
 NOT_ACCEPTED = "connection not accepted"
 
 AskPeer = Callable[[PeerInfo, Callable[[str | None], None]], None]
@@ -72,6 +81,7 @@ class PeerManager:
         self._dialling: dict[NodeId, list[PeerAddress]] = {}
         """Where no socket is open yet. Not of a turn: a dial goes on whatever becomes of the turn that began it."""
         self._retry: dict[NodeId, float] = {}
+        self._excuses: dict[ChannelId, list[float]] = {}
         self._tokens = float(HANDSHAKE_BURST)
         self._tokens_at = 0.0
         self._addresses: Table[NodeId, PeerAddress] = Table(
@@ -270,9 +280,25 @@ class PeerManager:
         log.warning("peer_says", peer=repr(peer), message=message.NAME, channel=message.channel_id.hex(), text=text)
         if isinstance(message, WarningMessage) and C_143.enabled:
             return
+        if self._excused(peer, message.channel_id, text):
+            peer.fail("this error is taken for a passing one, the channel is kept")  # a new link may do better
+            return
         if C_142.enabled:
             error = ErrorMessage(channel_id=message.channel_id, data=message.data)
             self._channels.on_message(peer, ChannelId(message.channel_id), error)
+
+    def _excused(self, peer: Peer, raw_channel_id: bytes, text: str) -> bool:
+        """Whether an error is one that is not meant, about a funded channel of this peer, and not for ever."""
+        channel_id = ChannelId(raw_channel_id)
+        actor = self._channels.get(channel_id)
+        if text not in EXCUSED or actor is None or actor.peer_id != peer.node_id or actor.channel.lifecycle in OPENING:
+            return False
+        now = self._host.wall_time()
+        recent = [at for at in self._excuses.get(channel_id, ()) if abs(now - at) < EXCUSE_SECONDS]
+        if len(recent) >= MAX_EXCUSES:
+            return False
+        self._excuses[channel_id] = [*recent, now]
+        return True
 
     def on_peer_closed(self, peer: Peer) -> None:
         self._connections.discard(peer)
