@@ -38,6 +38,8 @@ from leyden_electrum.server import HEADERS_AT_ONCE, Confirmed, History, Server, 
 log = structlog.get_logger("leyden.electrum")
 
 KEEP_ALIVE_SECONDS = 60.0
+FIRST_CONNECT_SECONDS = 5.0
+"""How long the start of a node waits to hear that its servers cannot be used as they are configured."""
 ASKED_PER_BLOCK = 200
 """Scripts whose status is asked for again at a new tip, besides those that the server speaks of: it need not have told
 everything yet. The others follow in turn, and what is found late is delivered late."""
@@ -88,6 +90,7 @@ class ChainStream:
         self._accused: dict[ServerAddress, ServerFault] = {}
         self._stopped = False
         self._extending = asyncio.Lock()
+        self._connecting: asyncio.Future[Server] | None = None
         self.synced_once = asyncio.Event()
 
     # -- what the core calls -----------------------------------------------------------------------------------------
@@ -99,7 +102,10 @@ class ChainStream:
         self._goes_back = True
         if self._run == 1:
             try:
-                self.server = await self._pool.connect(self._wake.set)
+                async with asyncio.timeout(FIRST_CONNECT_SECONDS):
+                    self.server = await self._connect()
+            except (TimeoutError, ServerUnavailable):
+                pass
             except NoServer as error:
                 if error.unusable:
                     raise
@@ -145,6 +151,8 @@ class ChainStream:
     async def stop(self) -> None:
         self._stopped = True
         self._wake.set()
+        if self._connecting is not None:
+            self._connecting.cancel()
         await self._hang_up()
 
     async def events(self) -> AsyncIterator[ChainEvent]:
@@ -198,13 +206,25 @@ class ChainStream:
         if server is not None and server.session.ended is not None:
             raise server.session.ended
         if server is None:
-            server = self.server = await self._pool.connect(self._wake.set)
+            server = self.server = await self._connect()
         if server.tip is None:
             self.book.ask_all_again()
             self._asked_at = None
             await server.follow_tip()
             log.info("electrum_server_used", server=str(server.address), software=server.software)
         return server
+
+    async def _connect(self) -> Server:
+        """``stop`` need not wait for it."""
+        self._connecting = asyncio.ensure_future(self._pool.connect(self._wake.set))
+        try:
+            return await self._connecting
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+            raise ServerUnavailable("we were stopped") from None
+        finally:
+            self._connecting = None
 
     async def _leave(self, error: ServerFault | ServerUnavailable) -> None:
         server = self.server
@@ -524,7 +544,7 @@ class ChainStream:
                     )
                 mistake = proof_mistake(tx, proof, headers.merkle_root(entry.height))
                 if mistake:
-                    await self._check_same_chain(server, headers, entry.height)
+                    await self.check_same_chain(server, headers, entry.height)
                     raise ServerFault(f"transaction {shown} is not in block {entry.height} as it says: {mistake}")
                 place = self._found if entry.height >= self._next else self._late
                 place.setdefault(entry.height, {})[entry.txid] = proved(tx, proof)
@@ -538,10 +558,10 @@ class ChainStream:
         told = {entry.txid: entry.height for entry in history.confirmed}
         for txid, height in (found.known or {}).items():
             if told.get(txid) != height:
-                await self._check_same_chain(server, headers, height)
+                await self.check_same_chain(server, headers, height)
                 raise ServerFault(f"it hides transaction {txid[::-1].hex()}, which is in block {height}")
 
-    async def _check_same_chain(self, server: Server, headers: HeaderStore, height: int) -> None:
+    async def check_same_chain(self, server: Server, headers: HeaderStore, height: int) -> None:
         """``OtherMoment`` if the server has changed to another branch meanwhile: then it may be right for that one."""
         if await server.header(height) != headers.header(height):
             raise OtherMoment("it answers for another chain than it named")

@@ -18,7 +18,7 @@ _KNOWN = (
 )
 _MEANINGS: tuple[tuple[BroadcastRefusal, tuple[str, ...]], ...] = (
     (BroadcastRefusal.MISSING_INPUTS, ("missingorspent", "missing-inputs", "missing inputs", "not-child-with-unconf")),
-    (BroadcastRefusal.TOO_EARLY, ("non-final", "premature-spend")),
+    (BroadcastRefusal.TOO_EARLY, ("non-final", "non-bip68-final", "premature-spend")),
     (
         BroadcastRefusal.LOW_FEE,
         ("relay fee not met", "min fee not met", "fee-not-met", "insufficient fee", "mempool full", "fee-too-low"),

@@ -161,6 +161,7 @@ class Witness:
             return
         if unknown:
             txid, at = unknown[0]
+            await self._stream.check_same_chain(second, headers, at)
             raise ServerFault(f"it hides transaction {txid[::-1].hex()}, which is in block {at}")
         proofs = await second.proofs(hidden)
         transactions = await second.transactions([entry.txid for entry in hidden])
@@ -170,9 +171,10 @@ class Witness:
                 raise ServerFault(f"it does not prove transaction {shown}, said to be in block {entry.height}")
             if entry.height < headers.base:
                 await self._stream.extend_down(second, headers, entry.height)
-            if not headers.base <= entry.height <= headers.height:
+            if entry.height > headers.height:
                 raise OtherMoment("the chain has changed meanwhile")
             mistake = proof_mistake(tx, proof, headers.merkle_root(entry.height))
+            await self._stream.check_same_chain(second, headers, entry.height)
             if mistake:
                 raise ServerFault(f"transaction {shown} is not in block {entry.height} as it says: {mistake}")
             self._stream.accuse(
