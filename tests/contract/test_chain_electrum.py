@@ -12,10 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from leyden.bitcoin import Network
+from leyden.bitcoin import Network, p2wsh
+from leyden.chain.checkpoints import Checkpoint
 from leyden.hooks.errors import PluginError
 from leyden.hooks.registry import ServiceContext
-from leyden.hooks.types import SourceTrouble
+from leyden.hooks.types import HistoryFound, SourceSynced, SourceTrouble, Watch
 from leyden.testing.broadcaster import AbsentBroadcasterSuite, BroadcasterBed, BroadcasterSuite
 from leyden.testing.chain import (
     AbsentBackendSuite,
@@ -24,11 +25,15 @@ from leyden.testing.chain import (
     ChainDriver,
     ChainSourceSuite,
     SlowBackendSuite,
+    WatchTests,
     WrongNetworkSuite,
+    anyone_script,
+    spend_anyone,
 )
 from leyden.testing.fees import AbsentFeeSuite, FeeBed, FeeEstimatorSuite, SlowFeeSuite
-from leyden.types import FeeRatePerKw
-from leyden_electrum import ElectrumNode
+from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, Sat
+from leyden_electrum import ElectrumNode, stream
+from leyden_electrum import server as electrum_protocol
 from leyden_electrum.pins import AUTHORITY, FILE_NAME
 from leyden_electrum.plugin import ElectrumSettings, make_node
 
@@ -149,6 +154,18 @@ class TestNewProtocol(ChainSourceSuite, SlowBackendSuite):
             control=ElectrumControl(daemon, [new_server]),
             freeze=freeze(new_server),
         )
+
+
+class TestOldProtocol(WatchTests):
+    """Protocol 1.4: what older servers speak."""
+
+    @pytest.fixture(autouse=True)
+    def _old(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(electrum_protocol, "NEWEST", "1.4")
+
+    @pytest.fixture
+    def bed(self, daemon: Bitcoind, server: ElectrumServer, tmp_path: Path) -> ChainBed:
+        return ChainBed(make_source=lambda: node(tmp_path, tcp(server)), control=ElectrumControl(daemon, [server]))
 
 
 class TestTwoServers(ChainSourceSuite):
@@ -342,3 +359,62 @@ async def test_the_next_server_takes_over(
         await driver.stop()
     finally:
         server.start()
+
+
+async def test_a_padded_server_is_not_asked_one_by_one(daemon: Bitcoind, tmp_path: Path) -> None:
+    """Public servers hold small answers back for up to a second and fill them with white space: 300 watches in a row
+    would take minutes."""
+    padded = start_or_skip(lambda: ElectrumServer(tmp_path / "padded", daemon, padded=True).start())
+    try:
+        source = node(tmp_path, tcp(padded))
+        watches = [Watch(script=p2wsh(anyone_script(b"padded %d" % number))) for number in range(300)]
+        driver = ChainDriver(source, daemon.rpc("getblockcount"))
+        await driver.watch(watches)
+        await driver.start()
+        await driver.run_until_synced()
+        await driver.stop()
+    finally:
+        padded.stop()
+
+
+async def test_from_a_checkpoint_and_what_is_older(
+    daemon: Bitcoind, server: ElectrumServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers in many pieces, begun at a block that is trusted; a late watch looks for something long before it."""
+    for module in (stream, electrum_protocol):
+        monkeypatch.setattr(module, "HEADERS_AT_ONCE", 16)
+    monkeypatch.setattr(stream, "RETARGET_INTERVAL", 20)
+    control = ElectrumControl(daemon, [server])
+    witness_script = anyone_script(b"long ago")
+    paid = await control.pay(p2wsh(witness_script), Sat(50_000))
+    await control.mine(60)
+    trusted = Checkpoint(height=(await control.tip())[0], hash=(await control.tip())[1])
+    spent = spend_anyone(paid, Sat(49_000), witness_script)
+    await control.submit(spent)
+    await control.mine(90)
+    height, tip = await control.tip()
+    monkeypatch.setattr(stream, "newest_checkpoint", lambda network, below: trusted)
+    source = node(tmp_path, tcp(server))
+    driver = ChainDriver(source, trusted.height + 50)
+    await driver.start()
+    await driver.run_until(height, tip)
+    assert source._stream.headers is not None
+    assert source._stream.headers.base == trusted.height - trusted.height % 20 - 10
+    assert driver.connected() == list(range(trusted.height + 50, height + 1))
+    events = []
+    await source.watch([Watch(script=p2wsh(witness_script), since_height=BlockHeight(1))])
+    async for event in source.events():
+        events.append(event)
+        if isinstance(event, SourceSynced):
+            break
+    found = [(one.height, one.transactions[0].tx.txid) for one in events if isinstance(one, HistoryFound)]
+    assert found == [(trusted.height - 59, paid.txid), (trusted.height + 1, spent.txid)]
+    assert source._stream.headers.base == trusted.height - 59
+    await source.stop()
+    false = Checkpoint(height=trusted.height, hash=BlockHash(b"\x11" * 32))
+    monkeypatch.setattr(stream, "newest_checkpoint", lambda network, below: false)
+    astray = ChainDriver(node(tmp_path, tcp(server)), trusted.height + 50)
+    await astray.start()
+    await astray.take_event()
+    assert "its chain is no chain: the headers do not end with block 1111" in str(astray.notices[0])
+    await astray.stop()

@@ -39,15 +39,23 @@ class ElectrumServer:
     """One server with its own data folder. ``start`` waits until it has bitcoind's tip; ``stop`` until it is gone."""
 
     def __init__(
-        self, folder: Path, bitcoind: Bitcoind, *, new: bool = False, tls: tuple[Path, Path] | None = None
+        self,
+        folder: Path,
+        bitcoind: Bitcoind,
+        *,
+        new: bool = False,
+        tls: tuple[Path, Path] | None = None,
+        padded: bool = False,
     ) -> None:
-        """``new``: the server of protocol 1.7. ``tls``: files of a certificate and its key, served at ``tls_port``."""
+        """``new``: the server of protocol 1.7. ``tls``: files of a certificate and its key, served at ``tls_port``.
+        ``padded``: answers are padded and held back as public servers do it."""
         self.folder = folder
         self.port = free_port()
         self.tls_port = free_port()
         self._bitcoind = bitcoind
         self._command = new_command if new else command
         self._tls = tls
+        self._padded = padded
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ElectrumServer":
@@ -61,6 +69,7 @@ class ElectrumServer:
             "DAEMON_URL": f"http://{self._bitcoind.user}:{self._bitcoind.password}@127.0.0.1:{self._bitcoind.port}/",
             "SERVICES": f"tcp://127.0.0.1:{self.port}",
             **self._tls_settings(),
+            **({"LEYDEN_TESTBED_PADDED": "1"} if self._padded else {}),
             "REPORT_SERVICES": "",
             "PEER_DISCOVERY": "off",
             "PEER_ANNOUNCE": "",

@@ -2,10 +2,12 @@
 """Runs with the Electrum server's own interpreter: its program with the changes that a test bed on one machine needs.
 
 It pads small answers and holds them back for up to a second, so that an eavesdropper learns less; here that only makes
-every test slow. And regtest has no fee estimates: it gets a constant one. Version 2 demands a newer bitcoind than the
-test bed has, with an index of spenders; without that index it knows the spenders of the mempool only.
+every test slow (``LEYDEN_TESTBED_PADDED`` leaves that as it is). Regtest has no fee estimates: it gets a constant one.
+Version 2 demands a newer bitcoind than the test bed has, with an index of spenders; without that index it knows the
+spenders of the mempool only.
 """
 
+import os
 import sys
 
 from electrumx.cli.electrumx_server import main
@@ -25,7 +27,8 @@ async def gettxspendingprevout(self, txid, vout):
     return found
 
 
-PaddedRSTransport.WAIT_FOR_BUFFER_GROWTH_SECONDS = 0.0
+if "LEYDEN_TESTBED_PADDED" not in os.environ:
+    PaddedRSTransport.WAIT_FOR_BUFFER_GROWTH_SECONDS = 0.0
 Daemon.estimatefee = estimatefee
 if hasattr(Daemon, "gettxspendingprevout"):
     Daemon.gettxspendingprevout = gettxspendingprevout

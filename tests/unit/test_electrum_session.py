@@ -166,7 +166,7 @@ async def test_an_answer_that_nobody_waits_for_is_not_taken_for_another(tmp_path
 async def test_notices_and_pings_of_the_server(tmp_path: Path) -> None:
     header = genesis_header(Network.REGTEST).hex()
     script = b"\x51"
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"method": "blockchain.headers.subscribe", "params": [{"height": 7, "hex": header}]},
         {"method": "blockchain.scripthash.subscribe", "params": [script_hash(script)[::-1].hex(), "ab" * 32]},
         {"method": "blockchain.outpoint.subscribe", "params": ["cd" * 32, 1, {"spender_txhash": "ef" * 32}]},

@@ -10,7 +10,7 @@ import structlog
 from leyden.bitcoin import HEADER_LENGTH, Network
 from leyden.chain import ChainSourceError
 from leyden.chain.checkpoints import newest_checkpoint
-from leyden.chain.difficulty import HeaderTip, linked_hashes, start_at
+from leyden.chain.difficulty import MEDIAN_SPAN, RETARGET_INTERVAL, HeaderTip, linked_hashes, start_at
 from leyden.chain.errors import HeaderFromFuture
 from leyden.crypto import sha256d
 from leyden.hooks.types import (
@@ -29,7 +29,7 @@ from leyden.types import BlockHash, BlockHeight, Txid
 
 from leyden_electrum.address import ServerAddress
 from leyden_electrum.errors import ServerFault, ServerRefused, ServerUnavailable
-from leyden_electrum.headers import CONTEXT, HeaderStore
+from leyden_electrum.headers import HeaderStore
 from leyden_electrum.pool import NoServer, ServerPool
 from leyden_electrum.proofs import proof_mistake, proved
 from leyden_electrum.scripts import ScriptBook, WatchedScript
@@ -380,7 +380,7 @@ class ChainStream:
                 self._check_ahead(tip)
                 self._told_fork = height, block_hash
             self._next = BlockHeight(height + 1)
-            first = max(0, height - height % HEADERS_AT_ONCE - (CONTEXT - HEADERS_AT_ONCE))
+            first = _context_start(height)
             raw = await server.headers(first, height - first + 1)
             linked_hashes(raw, last=block_hash)
             return HeaderStore(self._network, height + 1 - len(raw) // HEADER_LENGTH, raw)
@@ -391,7 +391,7 @@ class ChainStream:
             self._next = BlockHeight(checkpoint.height + 1)
         if tip.height < checkpoint.height:
             raise ServerUnavailable(f"it is behind: its chain ends at block {tip.height}")
-        first = max(0, checkpoint.height - checkpoint.height % HEADERS_AT_ONCE - (CONTEXT - HEADERS_AT_ONCE))
+        first = _context_start(checkpoint.height)
         raw = await server.headers(first, checkpoint.height - first + 1)
         start_at(self._network, checkpoint, raw)
         return HeaderStore(self._network, checkpoint.height + 1 - len(raw) // HEADER_LENGTH, raw)
@@ -577,6 +577,11 @@ class ChainStream:
             if (found.known or {}).get(spender.txid) != spender.height:
                 missing.setdefault(spender, []).append(found)
         await self._fetch(server, headers, missing)
+
+
+def _context_start(height: int) -> int:
+    """The first header that is needed to judge those above ``height``: of its period, and enough for a median time."""
+    return max(0, height - height % RETARGET_INTERVAL - MEDIAN_SPAN + 1)
 
 
 def _in_order(found: dict[Txid, BlockTransaction]) -> tuple[BlockTransaction, ...]:
