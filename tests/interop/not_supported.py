@@ -45,6 +45,27 @@ LIMITS: tuple[Limit, ...] = (
         )
         for peer in ("ldk", "ldk_node")
     ),
+    *(
+        Limit(
+            peer="ldk_node",
+            row=row,
+            says="feerate of its own estimate only",
+            why="the crate takes no feerate for a cooperative close",
+        )
+        for row in ("close: they want *", "close legacy: they pay a high fee")
+    ),
+    Limit(
+        peer="ldk_node",
+        row="close: to an address of theirs",
+        says="never to another one",
+        why="the crate commits to an address of its own wallet",
+    ),
+    Limit(
+        peer="electrum",
+        row="close: to an address of theirs",
+        says="never commits to a shutdown script",
+        why="it sends an empty upfront_shutdown_script",
+    ),
     Limit(
         peer="lnd",
         row="fee: update by them*",

@@ -109,10 +109,11 @@ async def test_while_our_payment_is_pending(story: Story) -> None:
     bolt11 = await story.ask(story.peer.create_hold_invoice, sha256(preimage).hex(), 5_000_000)
     await story.begin_payment(bolt11)
     await story.until(lambda: channel.in_flight() == 1, "the HTLC is in flight")
+    await story.pay_peer(1_000_000)  # by now the peer has looked at what waits: it may refuse that after shutdown
     await story.node.close_channel(channel.channel_id)
     await story.settle(preimage)
     assert (await story.our_payment(sha256(preimage))).status == "succeeded"
-    check(story, await channel.closed_together(), PUSHED + 5_000)
+    check(story, await channel.closed_together(), PUSHED + 6_000)
 
 
 async def test_while_their_payment_is_pending(story: Story) -> None:

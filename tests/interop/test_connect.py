@@ -56,6 +56,7 @@ async def test_our_ping(story: Story) -> None:
 
 
 @pytest.mark.last
+@pytest.mark.timeout(130)
 def test_their_ping(bed: Bed) -> None:
     """Seen by a connection that was open beside all the other scenarios; our pong is what they expect."""
     observer = bed.observer
