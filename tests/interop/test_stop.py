@@ -1,0 +1,29 @@
+"""The peer is stopped as its owner stops it, in the middle of payments: some say strange things then."""
+
+import asyncio
+
+from leyden.node.views import PaymentView
+
+from tests.interop.bed import CAPACITY, Story
+
+PAYMENTS = 20
+AMOUNT = 2_000_000
+HALF = CAPACITY * 500
+
+
+async def test_in_the_middle_of_payments(story: Story) -> None:
+    """Every payment ends on both sides with one result, and the channel lives."""
+    channel = await story.open(push_sat=CAPACITY // 2)
+    sent = 0
+    for waited in (0, 1, 3):
+        invoices = [await story.ask(story.peer.create_invoice, AMOUNT) for _ in range(PAYMENTS)]
+        paying = [asyncio.ensure_future(story.node.pay(bolt11, timeout=60)) for bolt11 in invoices]
+        while sum(payment.done() for payment in paying) < waited:
+            await asyncio.sleep(0)
+        await story.ask(story.peer.stop)
+        await story.ask(story.peer.start)
+        await story.reconnect(channel)
+        ended: list[PaymentView] = await asyncio.gather(*paying)
+        assert {payment.status for payment in ended} <= {"succeeded", "failed"}
+        sent += AMOUNT * sum(payment.status == "succeeded" for payment in ended)
+        await channel.balances(HALF - sent, HALF + sent)
