@@ -64,6 +64,8 @@ class Simulation:
         self.random = random.Random(seed)
         self.now = float(START_TIME)
         self.nodes: dict[str, SimNode] = {}
+        self.make_chain: Callable[[Simulation, SimNode], SimChain] = SimChain
+        """Makes the chain source of each life of a node; see ``leyden.testing.connect_styles``."""
         self._sequence = 0
         self._timers: list[tuple[float, int, SimNode, int, Timer]] = []
         self._ready: deque[tuple[SimNode, int, Callable[[], None]]] = deque()
@@ -152,7 +154,7 @@ class Simulation:
         self.settle()
 
     def make_services(self, node: "SimNode") -> Services:
-        source = SimChain(self, node)
+        source = self.make_chain(self, node)
         keys = self._keys(node.seed, Network.REGTEST)
         signer = node.wrap_signer(node.guarded(keys.channel_signer))
         services = Services(
