@@ -14,7 +14,7 @@ from leyden.hooks.types import (
 )
 from leyden.node.host import Caller
 from leyden.node.journal import Journal
-from leyden.node.txtracker import IRREVOCABLE_DEPTH, PATIENCE_SECONDS, TxTracker
+from leyden.node.txtracker import IRREVOCABLE_DEPTH, PATIENCE_SECONDS, RETAINED_DEPTH, TxTracker
 from leyden.types import BlockHeight, OutPoint, Sat, Txid
 
 COIN = OutPoint(Txid(b"\x01" * 32), 0)
@@ -121,7 +121,29 @@ def test_confirmed_then_irrevocable_then_forgotten(rig: Rig) -> None:
         assert rig.tracker.is_tracked(tx.txid)
     rig.block(100 + IRREVOCABLE_DEPTH - 1)
     assert not rig.tracker.is_tracked(tx.txid)
+    assert rig.tracker.pending() == []
+    assert rig.block(100 + RETAINED_DEPTH - 2) == []
+    assert rig.rows != {}  # for a reorg that nobody expects
+    assert rig.block(100 + RETAINED_DEPTH - 1) == []
     assert rig.rows == {}
+
+
+def test_a_reorg_deeper_than_what_counts_as_final_puts_it_back_too(rig: Rig) -> None:
+    """The mempool of a backend need not have it any more: nobody else would repeat it."""
+    tx = make(1000)
+    rig.tracker.track(tx, BroadcastKind.FUNDING)
+    rig.turn()
+    rig.block(100, tx)
+    rig.block(100 + 2 * IRREVOCABLE_DEPTH)
+    rig.restart()
+    rig.tracker.height = BlockHeight(100 + 2 * IRREVOCABLE_DEPTH)
+    assert rig.tracker.pending() == []
+    assert rig.turn() == []
+    rig.tracker.on_disconnected(BlockHeight(99))
+    assert rig.events[-1] == TransactionUnconfirmed(txid=tx.txid, kind="funding")
+    assert rig.turn() == [tx.txid]
+    assert rig.tracker.pending() == [(tx.txid, BroadcastKind.FUNDING, 0)]
+    assert rig.block(100) == [tx.txid]
 
 
 def test_a_reorg_puts_it_back(rig: Rig) -> None:
