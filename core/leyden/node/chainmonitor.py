@@ -121,7 +121,7 @@ class ChainMonitor:
         for runner in self.runners():
             runner.reset(self._durable, birth_height)
         self._durable = self._main.follower
-        self._channels.height = self._main.follower.height
+        self._channels.height = self._tracker.height = self._main.follower.height
         self._raise_highest(self._main.follower.height)
 
     def runners(self) -> list[SourceRunner]:
@@ -412,4 +412,4 @@ class ChainMonitor:
         """Back to the durable tip. The source moved on without us: ``load`` and ``restart`` put that right."""
         if self._durable is not None:
             self._main.follower = self._durable
-            self._channels.height = self._durable.height
+            self._channels.height = self._tracker.height = self._durable.height

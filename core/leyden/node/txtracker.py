@@ -23,6 +23,8 @@ from leyden.types import BlockHeight, OutPoint, Txid, clean_text
 log = structlog.get_logger("leyden.txtracker")
 
 IRREVOCABLE_DEPTH = 6
+RETAINED_DEPTH = 144
+"""How deep a transaction of ours is kept for a reorg that goes deeper than what counts as final."""
 PATIENCE_SECONDS = 120.0
 """A broadcaster that has not answered by then may be asked about the same transaction again."""
 _MEANING = {
@@ -67,6 +69,8 @@ class TxTracker:
             keyspace.TRANSACTION, lambda txid: txid, TRANSACTION.encode, TRANSACTION.decode
         )
         self._due: dict[Txid, None] = {}
+        self.height = BlockHeight(0)
+        """Of the newest block that was told."""
         self._spenders: dict[OutPoint, set[Txid]] | None = None
         """Which tracked transactions spend an output; rebuilt when the table changes."""
 
@@ -106,11 +110,20 @@ class TxTracker:
                 self.abandon(OutPoint(txid, vout))
 
     def is_tracked(self, txid: Txid) -> bool:
-        return txid in self._transactions
+        """Until its effect is irrevocable."""
+        record = self._transactions.get(txid)
+        return record is not None and not self._is_final(record)
 
     def pending(self) -> list[tuple[Txid, BroadcastKind, int]]:
         """txid, kind and confirmation height (0: none) of everything tracked."""
-        return [(txid, BROADCAST_KINDS[r.kind], r.confirmed_height) for txid, r in self._transactions.items()]
+        return [
+            (txid, BROADCAST_KINDS[r.kind], r.confirmed_height)
+            for txid, r in self._transactions.items()
+            if not self._is_final(r)
+        ]
+
+    def _is_final(self, record: TrackedTransaction, depth: int = IRREVOCABLE_DEPTH) -> bool:
+        return record.decided_height > 0 and self.height - record.decided_height + 1 >= depth
 
     def reports(self, txid: Txid) -> tuple[BroadcastReport, ...]:
         """What each broadcaster said last about a transaction that waits, in their order."""
@@ -181,10 +194,11 @@ class TxTracker:
         self._lost[txid] = f"its input was spent by {winner[::-1].hex()}"
 
     def on_block(self, height: BlockHeight, *, at_tip: bool = True) -> None:
-        """What is deep enough, or can never confirm any more, is forgotten; the rest is broadcast again (in a catch-up
-        only at its end)."""
+        """What is very deep, or can never confirm any more, is forgotten; what has no block is broadcast again (in a
+        catch-up only at its end)."""
+        self.height = height
         for txid, record in self._transactions.items():
-            if not record.decided_height or height - record.decided_height + 1 < IRREVOCABLE_DEPTH:
+            if not self._is_final(record, IRREVOCABLE_DEPTH if record.conflict_height else RETAINED_DEPTH):
                 continue
             outputs = parse_transaction(record.raw).outputs if record.conflict_height else ()
             self._forget(txid)
@@ -195,6 +209,7 @@ class TxTracker:
 
     def on_disconnected(self, fork_height: BlockHeight) -> None:
         """Blocks above are gone: what they decided is open again."""
+        self.height = min(self.height, fork_height)
         for txid, record in self._transactions.items():
             if record.decided_height > fork_height:
                 self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind))
