@@ -98,7 +98,7 @@ def extended(kind: type[Message]) -> Iterator[Violation]:
         ("C-130", "records out of order", b"\xfd\xff\x01\x00\xfd\xff\x01\x00"),
         ("C-131", "a record beyond the end", b"\xfd\xff\x01\x05four"),
     ):
-        yield Violation(rule, f"{kind.NAME} with {name}", connected, say(data + stream), O.CLOSED, "C-1")
+        yield Violation(rule, f"{kind.NAME} with {name}", connected, say(data + stream), O.CLOSED, rule)
 
 
 def spoiled(kind: type[Message]) -> Iterator[Violation]:

@@ -4,7 +4,6 @@ What is altered may still be in order. So nothing is said here about the reactio
 the node makes of it.
 """
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,41 +148,32 @@ def attempt(busy: BusyNode, name: str, place: Place, field: str, value: Any) -> 
     busy.check()
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return lambda: Path(tmp_path_factory.mktemp("fields"))
-
-
-@contextlib.contextmanager
-def world(folders: Any) -> Iterator[BusyNode]:
-    busy = BusyNode(folders())
-    try:
-        yield busy
-    finally:
-        busy.close()
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[BusyNode]:
+    made = BusyNode(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_extremes_of_each_field(folders: Any, name: str) -> None:
+def test_extremes_of_each_field(busy: BusyNode, name: str) -> None:
     place, kind = PLACES[name]
-    with world(folders) as busy:
-        for field, declared in fields_of(kind).items():
-            for number, value in enumerate(extremes(declared)):
-                attempt(busy, f"{field} {number}", place, field, value)
+    for field, declared in fields_of(kind).items():
+        for number, value in enumerate(extremes(declared)):
+            attempt(busy, f"{field} {number}", place, field, value)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PLACES)
 @given(data=st.data())
-@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_anything_in_each_field(folders: Any, name: str, data: st.DataObject) -> None:
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_anything_in_each_field(busy: BusyNode, name: str, data: st.DataObject) -> None:
+    """All examples meet the same node, one after the other."""
     place, kind = PLACES[name]
-    with world(folders) as busy:
-        for number in range(4):
-            field = data.draw(st.sampled_from(sorted(fields_of(kind))))
-            value = data.draw(values_of(fields_of(kind)[field]))
-            attempt(busy, str(number), place, field, value)
+    field = data.draw(st.sampled_from(sorted(fields_of(kind))))
+    value = data.draw(values_of(fields_of(kind)[field]))
+    attempt(busy, str(busy.paid), place, field, value)
 
 
 def test_every_message_of_a_channel_has_its_place() -> None:
