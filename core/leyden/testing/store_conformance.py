@@ -169,6 +169,125 @@ class StoreConformance:
 
         run(test())
 
+    def test_every_opener_takes_an_epoch_of_its_own(self, tmp_path: Path) -> None:
+        """Whoever was opened last may write, nobody else; what the others tried is nowhere."""
+
+        async def test() -> None:
+            stores = [self.make(tmp_path) for _ in range(5)]
+            epochs = [await store.open(NETWORK) for store in stores]
+            expect_equal(epochs, sorted(set(epochs)), "epochs of openers one after the other")
+            for number, (store, epoch) in enumerate(zip(stores[:-1], epochs[:-1], strict=True)):
+                with pytest.raises(StoreFenced):
+                    await store.commit(((b"fenced", b"%d" % number),), (), epoch)
+            await stores[-1].commit(((b"newest", b"1"),), (), epochs[-1])
+            expect_equal(await stores[-1].scan(b""), [(b"newest", b"1")])
+            for store in stores:
+                await store.close()
+
+        run(test())
+
+    def test_a_fenced_writer_deletes_nothing_either(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            old = self.make(tmp_path)
+            old_epoch = await old.open(NETWORK)
+            await old.commit(((b"a", b"1"), (b"b", b"2")), (), old_epoch)
+            new = self.make(tmp_path)
+            await new.open(NETWORK)
+            with pytest.raises(StoreFenced):
+                await old.commit(((b"c", b"3"),), (b"a",), old_epoch)
+            expect_equal(await new.scan(b""), [(b"a", b"1"), (b"b", b"2")])
+            await old.close()
+            await new.close()
+
+        run(test())
+
+    def test_reopen_keeps_the_epoch_and_may_come_at_any_time(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            store = self.make(tmp_path)
+            epoch = await store.open(NETWORK)
+            for number in range(3):
+                await store.commit(((b"a", b"%d" % number),), (), epoch)
+                await store.reopen()
+                await store.reopen()
+                expect_equal(await store.get(b"a"), b"%d" % number)
+            await store.close()
+
+        run(test())
+
+    def test_failures_one_after_the_other(self, tmp_path: Path) -> None:
+        """Each failed batch is gone, each good one between them stays; at the end another opener sees the same."""
+
+        async def test() -> None:
+            store = self.make(tmp_path)
+            epoch = await store.open(NETWORK)
+            for number in range(3):
+                await store.commit(((b"good%d" % number, b"1"),), (), epoch)
+                repair = self.break_store(store)
+                batch = tuple((b"bad%d %d" % (number, row), bytes(1) + b"x" * 50_000) for row in range(40))
+                with pytest.raises(StoreError):
+                    await store.commit(batch, (b"good0",), epoch)
+                repair()
+                await store.reopen()
+            wanted = [(b"good%d" % number, b"1") for number in range(3)]
+            expect_equal(await store.scan(b""), wanted)
+            await store.close()
+            other = self.make(tmp_path)
+            expect(await other.open(NETWORK) > epoch, "a new opener takes a newer epoch")
+            expect_equal(await other.scan(b""), wanted)
+            await other.close()
+
+        run(test())
+
+    def test_a_big_batch_is_one_commit(self, tmp_path: Path) -> None:
+        """A busy turn, or the first start of a wallet: thousands of rows, some of them large."""
+        rows = [(b"k" + number.to_bytes(4, "big"), b"%d" % number * 20) for number in range(5_000)]
+        large = [(b"l%d" % number, bytes([number + 1]) * 1_000_000) for number in range(5)]
+
+        async def test() -> None:
+            store = self.make(tmp_path)
+            epoch = await store.open(NETWORK)
+            await store.commit((*rows, *large), (), epoch)
+            await store.commit(((b"l0", b"small"),), tuple(key for key, _ in rows[::2]), epoch)
+            await store.close()
+            other = self.make(tmp_path)
+            await other.open(NETWORK)
+            expect_equal(await other.scan(b"k"), rows[1::2])
+            expect_equal(
+                [(key, len(value)) for key, value in await other.scan(b"l")][:2], [(b"l0", 5), (b"l1", 1_000_000)]
+            )
+            await other.close()
+
+        run(test())
+
+    def test_keys_and_values_are_any_bytes(self, tmp_path: Path) -> None:
+        chance = random.Random(3)
+        rows = {chance.randbytes(chance.choice((1, 2, 33, 200, 1_000))): chance.randbytes(40) for _ in range(300)}
+        rows |= {b"\x00": b"\x00", b"\x00\x00": b"\xff", b"%_'\\;--": b"'\x00\n"}
+
+        async def test() -> None:
+            store = self.make(tmp_path)
+            epoch = await store.open(NETWORK)
+            await store.commit(tuple(rows.items()), (), epoch)
+            expect_equal(await store.scan(b""), sorted(rows.items()))
+            for key, value in rows.items():
+                expect_equal(await store.get(key), value, key)
+                expect((key, value) in await store.scan(key[:1]), "a row is not found by the first byte of its key")
+            await store.close()
+
+        run(test())
+
+    def test_what_a_scan_returned_stays_as_it_was(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            store = self.make(tmp_path)
+            epoch = await store.open(NETWORK)
+            await store.commit(((b"a", b"1"), (b"b", b"2")), (), epoch)
+            before = await store.scan(b"")
+            await store.commit(((b"a", b"9"), (b"c", b"3")), (b"b",), epoch)
+            expect_equal(before, [(b"a", b"1"), (b"b", b"2")])
+            await store.close()
+
+        run(test())
+
     def test_an_empty_value_is_refused_whole(self, tmp_path: Path) -> None:
         async def test() -> None:
             store = self.make(tmp_path)
@@ -236,6 +355,7 @@ class DurableStoreConformance(StoreConformance):
     """For stores on disk: their writer is killed at random instants and what it was told must be true."""
 
     kills: ClassVar[int] = 6
+    _last_epoch = 0
 
     def test_kill_at_random_instants(self, tmp_path: Path) -> None:
         chance = random.Random(20_26)
@@ -268,7 +388,9 @@ class DurableStoreConformance(StoreConformance):
     async def _read_back(self, folder: Path) -> int:
         """The number of the last commit on disk, all of whose rows must be there and no other."""
         store = self.make(folder)
-        await store.open(NETWORK)
+        epoch = await store.open(NETWORK)
+        expect(epoch > self._last_epoch, "the epoch of a writer that was killed was given out again")
+        self._last_epoch = epoch
         rows = await store.scan(b"r")
         numbers = {int(value[:20]) for _, value in rows}
         expect_equal(len(rows), ROWS_PER_COMMIT, "half a commit is on disk")

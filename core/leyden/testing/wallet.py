@@ -3,208 +3,50 @@
 The suite plays the shell: it keeps the rows that the wallet asks to store, feeds blocks and takes blocks back.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from leyden.bitcoin import (
-    SEQUENCE_FINAL,
-    Psbt,
-    Transaction,
-    TxIn,
-    TxOut,
-    is_p2tr,
-    p2wpkh,
     parse_psbt,
     signed_weight,
-    taproot_output_script,
 )
-from leyden.crypto import pubkey_create, sha256
 from leyden.hooks.services import CannotBump, CoinUnavailable, InsufficientFunds, ReserveNeeded, Wallet
 from leyden.hooks.types import (
-    BlockConnected,
-    BlocksDisconnected,
-    BlockTransaction,
     CoinState,
-    Destination,
     DestinationPurpose,
-    FundedTransaction,
-    RecordChanges,
 )
-from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
+from leyden.testing.wallet_bench import (
+    FEERATE,
+    PREFIX,
+    Bench,
+    FixedDestinations,
+    change_output,
+    check_funded,
+    check_psbt,
+    coinbase,
+    expect,
+    expect_equal,
+    payment,
+    spent_outpoints,
+    stranger,
+    transaction,
+)
+from leyden.types import FeeRatePerKw, OutPoint, Txid
 
-PREFIX = b"w"
-FINGERPRINT = b"leyd"
-FEERATE = FeeRatePerKw(1000)
-_COINBASE = OutPoint(Txid(bytes(32)), 0xFFFFFFFF)
-
-
-class FixedDestinations:
-    """``Destinations`` made of hashes."""
-
-    async def destination(self, purpose: DestinationPurpose, index: int) -> Destination:
-        path = (list(DestinationPurpose).index(purpose), index)
-        pubkey = pubkey_create(sha256(f"{purpose.value} {index}".encode()))
-        taproot = purpose is DestinationPurpose.RECEIVE_TAPROOT
-        script = taproot_output_script(pubkey[1:]) if taproot else p2wpkh(pubkey)
-        return Destination(
-            script=script, purpose=purpose, index=index, path=path, pubkey=pubkey, fingerprint=FINGERPRINT
-        )
-
-
-def stranger(seed: int) -> bytes:
-    """A script that is not ours."""
-    return p2wpkh(sha256(f"stranger {seed}".encode())[:20])
-
-
-def transaction(inputs: Iterable[OutPoint], outputs: Iterable[tuple[int, bytes]], locktime: int = 0) -> Transaction:
-    """An unsigned transaction; outputs as (satoshi, script)."""
-    return Transaction(
-        version=2,
-        inputs=tuple(TxIn(prevout=prevout, sequence=SEQUENCE_FINAL) for prevout in inputs),
-        outputs=tuple(TxOut(value=Sat(value), script=script) for value, script in outputs),
-        locktime=locktime,
-    )
-
-
-def payment(seed: int, *outputs: tuple[int, bytes]) -> Transaction:
-    """A stranger pays."""
-    return transaction([OutPoint(Txid(sha256(f"stranger's coin {seed}".encode())), 0)], outputs)
-
-
-def coinbase(height: int, *outputs: tuple[int, bytes]) -> Transaction:
-    return transaction([_COINBASE], outputs, locktime=height)
-
-
-class Bench:
-    """A wallet, its rows, and a chain that can be taken back."""
-
-    def __init__(self, wallet: Wallet) -> None:
-        self.wallet = wallet
-        self.rows: dict[bytes, bytes] = {}
-        self.destinations = FixedDestinations()
-        self.height = 0
-        self.blocks: list[BlockConnected] = []
-
-    async def load(self) -> None:
-        """Start, or start again from the rows."""
-        await self.wallet.load(PREFIX, sorted(self.rows.items()), self.destinations)
-
-    def keep(self, changes: RecordChanges) -> None:
-        for key, value in changes.puts:
-            if not key.startswith(PREFIX):
-                raise AssertionError(f"row {key.hex()} lies outside the wallet's prefix")
-            self.rows[key] = value
-        for key in changes.deletes:
-            self.rows.pop(key, None)
-
-    def script(self, purpose: DestinationPurpose = DestinationPurpose.RECEIVE) -> bytes:
-        destination, changes = self.wallet.next_destination(purpose)
-        self.keep(changes)
-        return destination.script
-
-    def connect(self, *transactions: Transaction, branch: int = 0) -> BlockConnected:
-        self.height += 1
-        block = BlockConnected(
-            height=BlockHeight(self.height),
-            block_hash=BlockHash(sha256(f"block {self.height} of branch {branch}".encode())),
-            header=bytes(80),
-            transactions=tuple(BlockTransaction(position=i, tx=tx) for i, tx in enumerate(transactions)),
-            full=True,
-        )
-        self.blocks.append(block)
-        self.keep(self.wallet.on_block_connected(block))
-        return block
-
-    def mine(self, blocks: int) -> None:
-        for _ in range(blocks):
-            self.connect()
-
-    def disconnect(self, fork_height: int) -> None:
-        self.height = fork_height
-        self.blocks = self.blocks[:fork_height]
-        fork_hash = self.blocks[-1].block_hash if self.blocks else BlockHash(bytes(32))
-        event = BlocksDisconnected(fork_height=BlockHeight(fork_height), fork_hash=fork_hash)
-        self.keep(self.wallet.on_blocks_disconnected(event))
-
-    def broadcast(self, tx: Transaction) -> None:
-        self.keep(self.wallet.on_unconfirmed(tx))
-
-    def fund(
-        self,
-        claim: str,
-        *outputs: tuple[int, bytes],
-        feerate: FeeRatePerKw = FEERATE,
-        coins: Sequence[OutPoint] = (),
-        keep: int = 0,
-    ) -> FundedTransaction:
-        wanted = [TxOut(value=Sat(value), script=script) for value, script in outputs]
-        height = BlockHeight(self.height)
-        funded, changes = self.wallet.fund(claim, wanted, feerate, height, coins=coins, keep=Sat(keep))
-        self.keep(changes)
-        return funded
-
-    def bump(self, claim: str, txid: Txid, feerate: int, *, cpfp: bool = False, keep: int = 0) -> FundedTransaction:
-        work = self.wallet.accelerate if cpfp else self.wallet.replace
-        funded, changes = work(claim, txid, FeeRatePerKw(feerate), BlockHeight(self.height), keep=Sat(keep))
-        self.keep(changes)
-        return funded
-
-    def total(self) -> int:
-        balance = self.wallet.balance()
-        return balance.confirmed + balance.unconfirmed
-
-
-def expect(condition: object, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-def expect_equal(got: object, wanted: object) -> None:
-    if got != wanted:
-        raise AssertionError(f"got {got!r}, expected {wanted!r}")
-
-
-def _spent(funded: FundedTransaction) -> set[OutPoint]:
-    return {tx_input.prevout for tx_input in funded.tx.inputs}
-
-
-def _change(funded: FundedTransaction) -> TxOut:
-    if funded.change_index is None:
-        raise AssertionError("the transaction has no change")
-    return funded.tx.outputs[funded.change_index]
-
-
-def check_funded(funded: FundedTransaction, outputs: Sequence[tuple[int, bytes]], feerate: FeeRatePerKw) -> None:
-    """Inputs are ours and different; what comes in is what goes out plus a fee that is neither too low nor absurd."""
-    paid = [(o.value, o.script) for i, o in enumerate(funded.tx.outputs) if i != funded.change_index]
-    expect_equal(paid, list(outputs))
-    expect_equal(len({i.prevout for i in funded.tx.inputs}), len(funded.tx.inputs))
-    psbt = parse_psbt(funded.psbt)
-    check_psbt(psbt, (len(outputs), funded.change_index))
-    total_in = sum(output.value for output in psbt.spent_outputs())
-    expect_equal(total_in, sum(o.value for o in funded.tx.outputs) + funded.fee)
-    weight = signed_weight(psbt)
-    least = -(-feerate * weight // 1000)
-    spare = 400 + -(-feerate * 4 * 43 // 1000)  # an output that would be dust, and its weight
-    expect(least <= funded.fee <= least + spare, f"a fee of {funded.fee} sat, where {least} is the least")
-
-
-def check_psbt(psbt: Psbt, paid: tuple[int, int | None]) -> None:
-    """A signer finds in it what each input spends, the keys that it is asked for, and which output is change."""
-    for index, entry in enumerate(psbt.inputs):
-        script = psbt.spent_output(index).script
-        whole = entry.non_witness_utxo is not None
-        expect(whole or all(is_p2tr(o.script) for o in psbt.spent_outputs()), f"input {index} has no previous tx")
-        keys = [p2wpkh(key.pubkey) for key in entry.keys]
-        keys += [taproot_output_script(key.xonly) for key in entry.taproot_keys]
-        expect_equal(keys, [script])
-        origins = [*(key.origin for key in entry.keys), *(key.origin for key in entry.taproot_keys)]
-        expect(origins[0].path and len(origins[0].fingerprint) == 4, f"input {index} does not say whose key it needs")
-    expect_equal(len(psbt.outputs), paid[0] + (paid[1] is not None))
-    if paid[1] is not None:
-        change = psbt.outputs[paid[1]]
-        expect(change.keys or change.taproot_keys, "the change does not say whose key it pays")
+__all__ = [
+    "FEERATE",
+    "PREFIX",
+    "Bench",
+    "FixedDestinations",
+    "WalletSuite",
+    "check_funded",
+    "check_psbt",
+    "coinbase",
+    "payment",
+    "stranger",
+    "transaction",
+]
 
 
 class WalletSuite:
@@ -291,14 +133,14 @@ class WalletSuite:
         await bench.load()
         expect_equal(bench.fund("claim", (30_000, stranger(1)), feerate=FeeRatePerKw(5000)).tx, first.tx)
         other = bench.fund("claim", (31_000, stranger(1)))
-        expect_equal(_spent(other), _spent(first))
+        expect_equal(spent_outpoints(other), spent_outpoints(first))
 
     async def test_locked_coins_are_not_chosen_again_until_released(self, bench: Bench) -> None:
         bench.connect(*(payment(n, (50_000, bench.script())) for n in range(2)))
         first = bench.fund("first", (30_000, stranger(1)))
         await bench.load()
         second = bench.fund("second", (30_000, stranger(1)))
-        expect(not _spent(first) & _spent(second), "a locked coin was chosen again")
+        expect(not spent_outpoints(first) & spent_outpoints(second), "a locked coin was chosen again")
         with pytest.raises(InsufficientFunds) as caught:
             bench.fund("third", (30_000, stranger(1)))
         expect_equal(caught.value.available, 0)
@@ -306,7 +148,47 @@ class WalletSuite:
         bench.keep(bench.wallet.release("first"))
         await bench.load()
         third = bench.fund("third", (30_000, stranger(1)))
-        expect_equal(_spent(third), _spent(first))
+        expect_equal(spent_outpoints(third), spent_outpoints(first))
+
+    async def test_what_a_late_watch_brings_counts_as_if_it_had_come_in_time(self, bench: Bench) -> None:
+        """Transactions of blocks that were connected before: the payment, later the spend, then a block takes both."""
+        script = bench.script()
+        bench.mine(3)
+        paid = payment(1, (70_000, script))
+        spent = transaction([OutPoint(paid.txid, 0)], [(60_000, stranger(1)), (9_000, bench.script())])
+        bench.rescan(2, paid)
+        expect_equal(bench.wallet.balance().confirmed, 70_000)
+        bench.rescan(2, paid)
+        bench.rescan(3, spent)
+        expect_equal(bench.wallet.balance().confirmed, 9_000)
+        expect_equal([(coin.value, coin.height) for coin in bench.wallet.coins()], [(9_000, 3)])
+        await bench.load()
+        expect_equal(bench.wallet.balance().confirmed, 9_000)
+        bench.disconnect(2)
+        expect_equal(bench.wallet.balance().confirmed + bench.wallet.balance().unconfirmed, 70_000)
+        bench.disconnect(1)
+        expect_equal(bench.wallet.balance().confirmed, 0)
+
+    async def test_saying_again_what_is_known_changes_nothing(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        funded = bench.fund("claim", (30_000, stranger(1)))
+        bench.broadcast(funded.tx)
+        rows = dict(bench.rows)
+        bench.broadcast(funded.tx)
+        bench.keep(bench.wallet.release("a claim that nobody made"))
+        expect_equal((dict(bench.rows), bench.wallet.balance().confirmed), (rows, 0))
+
+    async def test_claims_survive_a_restart_and_can_then_be_released(self, bench: Bench) -> None:
+        bench.connect(payment(1, (100_000, bench.script())))
+        bench.fund("claim", (30_000, stranger(1)))
+        await bench.load()
+        expect_equal(bench.wallet.claims(), ("claim",))
+        with pytest.raises(InsufficientFunds):
+            bench.fund("other", (30_000, stranger(1)))
+        bench.keep(bench.wallet.release("claim"))
+        await bench.load()
+        expect_equal((bench.wallet.claims(), bench.wallet.balance().free), ((), 100_000))
+        bench.fund("other", (30_000, stranger(1)))
 
     async def test_our_unconfirmed_change_counts_and_can_be_spent(self, bench: Bench) -> None:
         bench.connect(payment(1, (100_000, bench.script())))
@@ -359,7 +241,7 @@ class WalletSuite:
         bench.broadcast(first.tx)
         left = 70_000 - first.fee
         second = bench.fund("second", (left - 500, stranger(2)))
-        expect(first.tx.txid not in {o.txid for o in _spent(second)}, "spent unconfirmed change without need")
+        expect(first.tx.txid not in {o.txid for o in spent_outpoints(second)}, "spent unconfirmed change without need")
 
     async def test_a_claim_never_takes_more_coins(self, bench: Bench) -> None:
         bench.connect(*(payment(n, (50_000, bench.script())) for n in range(3)))
@@ -391,7 +273,7 @@ class WalletSuite:
         chosen = [coin.outpoint for coin in bench.wallet.coins()][1:3]
         funded = bench.fund("claim", (20_000, stranger(1)), coins=chosen)
         check_funded(funded, [(20_000, stranger(1))], FEERATE)
-        expect_equal(_spent(funded), set(chosen))
+        expect_equal(spent_outpoints(funded), set(chosen))
         expect_equal(bench.fund("claim", (20_000, stranger(1))), funded)
         with pytest.raises(CoinUnavailable, match="claim"):
             bench.fund("other", (20_000, stranger(1)), coins=chosen[:1])
@@ -430,8 +312,8 @@ class WalletSuite:
         bench.broadcast(first.tx)
         second = bench.bump("second", first.tx.txid, 4_000)
         check_funded(second, [(30_000, stranger(1)), (5_000, stranger(2))], FeeRatePerKw(4_000))
-        expect_equal(_spent(second), _spent(first))
-        expect_equal(_change(second).script, _change(first).script)
+        expect_equal(spent_outpoints(second), spent_outpoints(first))
+        expect_equal(change_output(second).script, change_output(first).script)
         bench.broadcast(second.tx)
         expect_equal(bench.total(), 105_000 - second.fee)
         expect(first.tx.txid not in bench.wallet.history(), "the replaced transaction counts still")
@@ -483,7 +365,7 @@ class WalletSuite:
         parent = bench.fund("parent", (30_000, stranger(1)), feerate=FeeRatePerKw(253))
         bench.broadcast(parent.tx)
         child = bench.bump("child", parent.tx.txid, 2_000, cpfp=True, keep=10_000_000)
-        expect_equal([o.txid for o in _spent(child)], [parent.tx.txid])
+        expect_equal([o.txid for o in spent_outpoints(child)], [parent.tx.txid])
         weight = signed_weight(parse_psbt(parent.psbt)) + signed_weight(parse_psbt(child.psbt))
         fee = parent.fee + child.fee
         expect(2 * weight <= fee <= 2 * weight + 30, f"{fee} sat for a weight of {weight}")
