@@ -23,8 +23,6 @@ NAME = "ldk_node"
 SOURCES = Path(__file__).parent / "ldk_node"
 PROGRAM = "ldk-node-peer"
 BUILD_SECONDS = 2400
-MINUTE_TICK_SECONDS = 75.0
-"""LDK looks once a minute whether the feerate of a channel still fits."""
 KILL_SECONDS = 5
 START_SAT_PER_KW = 1250
 
@@ -68,7 +66,7 @@ class LdkNode(PeerProgram):
         self._fees.stop()
 
     def kill(self) -> None:
-        """SIGKILL, but not between the two writes of one change: LDK closes a channel of which it has only the first."""
+        """SIGKILL, but not between the two writes of one change: LDK closes a channel if it has the first alone."""
         if self._process is not None and self._process.poll() is None:
             try:
                 self.wait(lambda: self.call("is_whole", timeout=1.0), KILL_SECONDS)
@@ -83,15 +81,9 @@ class LdkNode(PeerProgram):
         return f"{versions['ldk-node']} (lightning {versions['lightning']})"
 
     def set_feerate(self, sat_per_kw: int) -> None:
-        """Returns when it has sent ``update_fee`` where that is due."""
+        """``update_fee`` follows within a minute: LDK looks once a minute whether a feerate still fits."""
         self._fees.sat_per_kw = sat_per_kw
         self.height()  # asks for fees on its way
-        self.wait(lambda: not self._fee_is_due(sat_per_kw), MINUTE_TICK_SECONDS, "to send update_fee")
-
-    def _fee_is_due(self, sat_per_kw: int) -> bool:
-        """It raises a feerate at once and lowers it only by half or more."""
-        own = (found for found in self.call("channels") if found["peer_is_funder"] and found["usable"])
-        return any(sat_per_kw > found["feerate"] or 2 * sat_per_kw < found["feerate"] for found in own)
 
     def open_channel(
         self,

@@ -62,6 +62,7 @@ const server = net.createServer((socket) => {
     } catch (error) {
       if (!(error instanceof Refused) && !(error instanceof RpcError)) throw error;
       answer = { error: error.message };
+      log(`REFUSED ${method}: ${error.message}`);
     }
     socket.write(`${JSON.stringify(answer)}\n`);
   });

@@ -444,7 +444,6 @@ fn view(channel: &ChannelDetails, funding: &str, anchors: bool, balances: &[Ligh
         "public": channel.is_announced,
         "peer_is_funder": channel.is_outbound,
         "short_channel_id": scid,
-        "feerate": channel.feerate_sat_per_1000_weight,
     })
 }
 
