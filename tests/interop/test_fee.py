@@ -25,6 +25,7 @@ async def test_update_by_us(story: Story, kind: ChannelKind) -> None:
 
 
 @KINDS
+@pytest.mark.timeout(240)  # LDK Node looks at the market once a minute
 async def test_update_by_them(story: Story, kind: ChannelKind) -> None:
     channel = await story.opened_by_peer(kind=kind, push_sat=CAPACITY // 2)
     await story.paid_by_peer(1_000_000)  # some fundees' first update comes with the first payment
