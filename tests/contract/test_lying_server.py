@@ -15,7 +15,7 @@ from leyden.crypto import sha256
 from leyden.hooks.types import SourceTrouble, SourceWarning, UtxoFound, UtxoSpent, UtxoUnknown, Watch
 from leyden.testing.chain import ChainDriver, anyone_script, spend_anyone
 from leyden.types import BlockHeight, OutPoint, Sat
-from leyden_electrum import ElectrumNode, parse_address, pool
+from leyden_electrum import ElectrumNode, parse_address, pool, stream
 from leyden_electrum.dial import Dialer
 from leyden_electrum.pins import Pins
 from leyden_electrum.pool import ServerPool
@@ -41,7 +41,7 @@ from tests.testbed.electrum_server import ElectrumServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 1.0
 """How long the node waits for a silent server here."""
 
 
@@ -290,6 +290,14 @@ LIES: dict[str, tuple[Callable[[ElectrumServer, Scene], Lying], str]] = {
         lambda server, scene: Refused("blockchain.scripthash.get_history"),
         r"it refuses blockchain.scripthash.get_history: I would rather not",
     ),
+    "everything is refused": (
+        lambda server, scene: Refused("blockchain.headers.subscribe"),
+        r"it refuses blockchain.headers.subscribe: I would rather not",
+    ),
+    "headers are refused": (
+        lambda server, scene: Refused("blockchain.block.headers"),
+        r"it refuses blockchain.block.headers: I would rather not",
+    ),
     "garbage": (
         lambda server, scene: Instead("blockchain.scripthash.get_history", lambda params, answer: Raw(b"\xff\x00{]\n")),
         r"it does not speak the Electrum protocol",
@@ -317,8 +325,9 @@ LIES: dict[str, tuple[Callable[[ElectrumServer, Scene], Lying], str]] = {
 
 @pytest.mark.parametrize("name", LIES)
 async def test_a_lie_is_named_and_an_honest_server_takes_over(
-    name: str, server: ElectrumServer, scene: Scene, tmp_path: Path
+    name: str, server: ElectrumServer, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 2)
     make, words = LIES[name]
     async with (
         lying(server, make(server, scene)) as liar,
@@ -367,6 +376,26 @@ async def test_silence_is_not_waited_for(server: ElectrumServer, scene: Scene, t
         assert driver.conclusions.found == scene.truth
         assert driver.source._stream.server is not None  # type: ignore[attr-defined]
         assert driver.source._stream.server.address.port == server.port  # type: ignore[attr-defined]
+
+
+async def test_a_busy_server_is_no_liar(server: ElectrumServer, scene: Scene, tmp_path: Path) -> None:
+    """It is left for a moment only, and nobody is alarmed."""
+
+    def busy(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "blockchain.scripthash.get_history":
+            raise Refusal("excessive resource usage", -101)
+        return answer
+
+    async with (
+        lying(server, busy) as liar,
+        following(node(tmp_path, liar.port), scene) as driver,
+    ):
+        await run_until(driver, lambda: bool(troubles(driver)))
+        assert "it refuses blockchain.scripthash.get_history: excessive resource usage" in troubles(driver)[0]
+        liar.lie = None
+        await driver.run_until(scene.height, scene.tip)
+        assert driver.conclusions.found == scene.truth
+        assert warnings(driver) == []
 
 
 # -- lies that only another server shows -----------------------------------------------------------------------------
@@ -504,18 +533,20 @@ async def test_a_branch_of_ones_own_needs_more_work(
         assert driver.follower.best_hash == scene.tip
 
 
-@pytest.mark.parametrize("lie", ["hides", "invents", "no work"])
+@pytest.mark.parametrize("lie", ["hides", "invents", "no work", "old tip"])
 async def test_the_other_server_may_be_the_liar(lie: str, server: ElectrumServer, scene: Scene, tmp_path: Path) -> None:
     """Proofs decide, not numbers: the one that is followed is honest and is kept."""
     lies: dict[str, Lying] = {
         "hides": Hiding(server, scene.spent.txid[::-1].hex()),
         "invents": Invention(server, scene),
         "no work": FalseHeader(scene.height, no_work),
+        "old tip": OldTip(server, scene.height - 4),
     }
     words = {
         "hides": r"it hides transaction \w{64}, which is in block \d+",
         "invents": r"transaction \w{64} is not in block \d+ as it says",
         "no work": r"its chain is no chain: header \d+ does not meet its proof of work",
+        "old tip": r"it is stale: its chain ends at block \d+, we know block \d+",
     }
     async with (
         lying(server, lies[lie]) as liar,

@@ -28,7 +28,11 @@ class Raw(bytes):
 
 
 class Refusal(Exception):
-    """Answer with an error of this text."""
+    """Answer with an error of this text and code."""
+
+    def __init__(self, text: str, code: int = 2) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Liar:
@@ -125,7 +129,7 @@ class Liar:
             return b""
         except Refusal as refusal:
             message.pop("result", None)
-            message["error"] = {"code": 2, "message": str(refusal)}
+            message["error"] = {"code": refusal.code, "message": str(refusal)}
         for part in (message.get("result"), message.get("params")):
             if isinstance(part, Raw):
                 return part

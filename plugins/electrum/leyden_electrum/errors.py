@@ -18,6 +18,10 @@ class ServerUnusable(ServerFault):
     """The server will not do as it is configured: another network, another certificate, too old a protocol."""
 
 
+BUSY = (-101, -102)
+"""Codes with which servers of the ElectrumX family say that they have no time for us now."""
+
+
 class ServerRefused(LeydenError):
     """The server answered a request with an error; ``message`` are its words on one line, ``words`` as they came."""
 
@@ -26,3 +30,7 @@ class ServerRefused(LeydenError):
         self.words = message
         self.message = clean_text(message, MAX_WORDS)
         super().__init__(f"it refuses {method}: {self.message} (code {code})")
+
+    def as_trouble(self) -> ServerFault | ServerUnavailable:
+        """Where no server may refuse: it is too busy, or none that can serve us."""
+        return ServerUnavailable(str(self)) if self.code in BUSY else ServerFault(str(self))

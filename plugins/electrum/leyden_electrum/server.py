@@ -341,9 +341,9 @@ def _tip(told: _TipAnswer) -> Tip:
 
 
 def _answered(answer: msgspec.Raw | ServerRefused) -> msgspec.Raw:
-    """A server that refuses to tell a history (too long, too many) cannot serve us."""
+    """A server that refuses to tell a history (too long, too many) cannot serve us, or not now."""
     if isinstance(answer, ServerRefused):
-        raise ServerFault(str(answer))
+        raise answer.as_trouble()
     return answer
 
 

@@ -173,8 +173,9 @@ class ChainStream:
             except OtherMoment as why:
                 await self._be_patient(str(why))
             except (ServerFault, ServerUnavailable) as error:
-                if not self._stopped:
-                    await self._leave(error)
+                await self._leave(error)
+            except ServerRefused as error:
+                await self._leave(error.as_trouble())
             except NoServer as error:
                 self._say_trouble(str(error))
                 while self._notes:
@@ -185,6 +186,7 @@ class ChainStream:
                 yield self._notes.popleft()
             if not self._wake.is_set():
                 await self._pause(KEEP_ALIVE_SECONDS, keep_alive=True)
+        await self._hang_up()  # a connection that was made while we were stopped
 
     @property
     def settled(self) -> bool:
@@ -230,7 +232,7 @@ class ChainStream:
         server = self.server
         await self._hang_up()
         self._strikes = 0
-        if server is not None:
+        if server is not None and not self._stopped:
             self._pool.leave(server.address, error)
         self._wake.set()
 
@@ -249,8 +251,10 @@ class ChainStream:
         if server is not None and server.session.ended is None:
             try:
                 await server.follow_tip()
-            except (ServerFault, ServerUnavailable, ServerRefused):
+            except (ServerFault, ServerUnavailable):
                 pass  # the next round will find that out
+            except ServerRefused as error:
+                await self._leave(error.as_trouble())
         self._wake.set()
 
     async def _pause(self, seconds: float, *, keep_alive: bool = False) -> None:
@@ -271,7 +275,7 @@ class ChainStream:
         except (ServerFault, ServerUnavailable) as error:
             await self._leave(error)
         except ServerRefused as error:
-            await self._leave(ServerFault(str(error)))
+            await self._leave(error.as_trouble())
 
     def _say_trouble(self, reason: str) -> None:
         if reason != self._trouble:
@@ -291,8 +295,6 @@ class ChainStream:
             raise ServerUnavailable(str(error)) from error
         except ChainSourceError as error:
             raise ServerFault(f"its chain is no chain: {error}") from error
-        except ServerRefused as error:
-            raise ServerFault(str(error)) from error
         if self._told_fork is not None:
             (height, block_hash), self._told_fork = self._told_fork, None
             yield BlocksDisconnected(fork_height=height, fork_hash=block_hash)
@@ -563,7 +565,8 @@ class ChainStream:
 
     async def check_same_chain(self, server: Server, headers: HeaderStore, height: int) -> None:
         """``OtherMoment`` if the server has changed to another branch meanwhile: then it may be right for that one."""
-        if await server.header(height) != headers.header(height):
+        theirs = await server.header(height)
+        if not headers.base <= height <= headers.height or theirs != headers.header(height):
             raise OtherMoment("it answers for another chain than it named")
 
     async def _ask_spenders(self, server: Server, headers: HeaderStore, fresh: Sequence[WatchedScript]) -> None:

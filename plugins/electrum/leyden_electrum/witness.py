@@ -22,6 +22,8 @@ from leyden_electrum.stream import ChainStream, OtherMoment
 log = structlog.get_logger("leyden.electrum")
 
 SCRIPTS_AT_ONCE = 500
+MAX_LAG = 3
+"""Blocks that the second may be behind."""
 
 
 class Witness:
@@ -41,11 +43,16 @@ class Witness:
                 await self.look()
             except NoServer as error:
                 log.info("electrum_nobody_to_compare_with", reason=str(error))
-            except (OtherMoment, ServerRefused) as error:
+            except OtherMoment as error:
                 log.info("electrum_comparison_put_off", reason=str(error))
+            except ServerRefused as error:
+                await self._leave(error.as_trouble())
+                continue
             except (ServerFault, ServerUnavailable) as error:
                 await self._leave(error)
                 continue
+            except Exception as error:  # a bug: it must not end all comparisons
+                log.error("electrum_comparison_failed", reason=f"{type(error).__name__}: {error}")
             await asyncio.sleep(self._every)
 
     async def close(self) -> None:
@@ -76,6 +83,8 @@ class Witness:
         tip = await second.follow_tip()
         if not headers.has(tip.height, sha256d(tip.header)):
             await self._compare_tips(first, second, tip)
+        elif tip.height < headers.height - MAX_LAG:
+            await self._check_lag(second, headers)
         await self._compare_histories(first, second)
 
     # -- tips --------------------------------------------------------------------------------------------------------
@@ -97,6 +106,14 @@ class Witness:
                     f"more work up to block {tip.height}"
                 ),
             )
+
+    async def _check_lag(self, second: Server, headers: HeaderStore) -> None:
+        """One that is behind shows nothing: after a moment it must have come near to where we were."""
+        wanted = headers.height
+        await asyncio.sleep(self._grace)
+        tip = await second.follow_tip()
+        if tip.height < wanted - MAX_LAG:
+            raise ServerFault(f"it is stale: its chain ends at block {tip.height}, we know block {wanted}")
 
     async def _has_more_work(self, second: Server, headers: HeaderStore, tip: Tip) -> bool:
         try:
@@ -132,6 +149,8 @@ class Witness:
         if headers is None or not self._stream.settled:
             return []
         common = min(headers.height, tip.height)
+        if common < headers.base:
+            return []
         if await second.header(common) != headers.header(common):
             return []
         differences = []
