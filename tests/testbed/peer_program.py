@@ -43,6 +43,9 @@ def built(name: str, sources: Iterable[Path], build: Callable[[Path], None]) -> 
         folder.mkdir(parents=True)
         build(folder)
         (folder / ".complete").touch()
+        for other in home.glob("*/.complete"):
+            if other.parent != folder:
+                shutil.rmtree(other.parent)
     return folder
 
 

@@ -7,8 +7,9 @@ import readline from "node:readline";
 
 import * as ldk from "lightningdevkit";
 
-import { LdkNode, Refused } from "./node.mjs";
 import { RpcError } from "./bitcoind.mjs";
+import { ObedientNode } from "./commands.mjs";
+import { Refused } from "./words.mjs";
 
 const PANICKED = 70;
 const settings = JSON.parse(process.argv[2]);
@@ -28,7 +29,7 @@ const find = createRequire(import.meta.url);
 const wasm = readFileSync(find.resolve("lightningdevkit/liblightningjs.wasm"));
 await ldk.initializeWasmFromBinary(new Uint8Array(wasm));
 const version = JSON.parse(readFileSync(find.resolve("lightningdevkit/package.json"))).version;
-const node = new LdkNode(settings, log);
+const node = new ObedientNode(settings, log);
 await node.start();
 
 const commands = {
