@@ -410,6 +410,7 @@ def test_a_merkle_branch_that_proves_nothing_is_a_fault(lie: str, late: bool) ->
     watched = make_tx(1, script=SCRIPT)
     block = make_block(GENESIS, 1, [watched, make_tx(2), make_tx(3, script=SCRIPT), small])
     good, other = proved(block, 1, 3)
+    bad: tuple[BlockTransaction, ...]
     replace = msgspec.structs.replace
     assert good.branch is not None
     if lie == "another position":
