@@ -167,7 +167,8 @@ OUT_OF_PLACE: dict[str, tuple[Outcome, str]] = {
     "announcement_signatures": (WC, "not public"),
 }
 """What a sample costs in an open channel that waits for nothing; types that are not listed are ignored."""
-GOSSIP = range(256, 270)
+GOSSIP = frozenset(range(256, 270)) - {259}
+"""Types of gossip; ``announcement_signatures`` belongs to its channel."""
 
 
 def misplaced(kind: type[Message]) -> Iterator[Violation]:
