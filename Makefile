@@ -22,11 +22,11 @@ MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --no-warn-unused-ignores --
   $(addprefix --disable-error-code ,arg-type comparison-overlap misc list-item)
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
-BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair electrum_watches
+BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair electrum_watches chain_catchup
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 
-.PHONY: help setup setup-docs setup-fuzz demo testbed test test-testbed check bench docs lint fast-test interop fuzz crash checklist clean
+.PHONY: help setup setup-docs setup-fuzz demo testbed test test-testbed check bench docs lint fast-test interop storm fuzz crash checklist clean
 
 help: ## what there is (the default)
 	@echo 'make demo      two nodes and a chain: open, pay, kill -9, close (CHAIN=bitcoind or electrum, DEMO_ARGS=...)'
@@ -93,6 +93,9 @@ test: setup ## everything
 
 test-testbed: setup ## the plugins against their real counterparts
 	$(PY) -m pytest -m 'testbed and not interop' $(PYTEST_ARGS)
+
+storm: setup ## hundreds of reorgs and restarts with payments running, then the count (STORM_ARGS=--quick)
+	$(PY) -m tests.storm $(STORM_ARGS)
 
 interop: setup ## every scenario with every real peer, then the table
 	$(PY) -m tests.interop $(INTEROP_ARGS)

@@ -68,7 +68,7 @@ class Bitcoind:
         self.wallet: str | None = None
         """The one that is meant when a call names none; peers may have loaded others."""
         self.options = options
-        self._publishes = publishes
+        self.publishes = publishes
         self._cookie = cookie
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,7 +98,7 @@ class Bitcoind:
             "-dnsseed=0",
             "-fixedseeds=0",
             "-discover=0",
-            *([f"-zmqpubsequence={self.zmq}", f"-zmqpubrawblock={self.zmq}"] if self._publishes else []),
+            *([f"-zmqpubsequence={self.zmq}", f"-zmqpubrawblock={self.zmq}"] if self.publishes else []),
             *self.options,
         ]
         words = command()

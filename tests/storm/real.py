@@ -1,0 +1,345 @@
+"""A storm over a real bitcoind: reorgs, restarts of it and of us, ZMQ cut, payments and on-chain spends meanwhile."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from leyden.bitcoin import Block, parse_block
+from leyden.hooks.types import Alarm, LoggedEvent, PaymentReceived, PaymentSent
+from leyden.node import Node
+from leyden.node.dispatcher import HookDispatcher
+from leyden.node.txtracker import IRREVOCABLE_DEPTH
+from leyden.types import LeydenError, Msat, NodeId, PaymentHash, Sat
+from leyden_cli.config import config_path, load_config
+from leyden_cli.initialize import initialize_node
+from leyden_cli.services import load_registry, make_services
+
+from tests.storm.simulated import DEEPEST, SHALLOW_SHARE
+from tests.storm.truth import Coin, read_chain
+from tests.testbed.bitcoind import Bitcoind
+
+CAPACITY = Sat(2_000_000)
+PUSH = Msat(700_000_000)
+DEPTH = 3
+PATIENCE = 60.0
+
+
+class StormNode:
+    """A node made by ``leyden init``; ``start`` after ``stop`` is the same node again."""
+
+    def __init__(self, name: str, folder: Path, daemon: Bitcoind, password_file: Path) -> None:
+        self.name = name
+        self.folder = folder / name
+        settings: dict[str, object] = {
+            "url": daemon.url,
+            "user": daemon.user,
+            "password_file": str(password_file),
+            "zmq": [daemon.zmq],
+            "poll_seconds": 0.1,
+        }
+        initialize_node(
+            self.folder,
+            network="regtest",
+            listen="127.0.0.1:0",
+            chain_source="bitcoind",
+            keys="inmemory",
+            tables={
+                "bitcoind": settings,
+                "channel": {"minimum_depth": DEPTH},
+                "anchor_reserve": {"per_channel": 0, "to_accept": False},
+            },
+        )
+        config = config_path(self.folder)
+        birth = daemon.rpc("getblockcount")
+        config.write_text(config.read_text().replace("# birth_height = 0", f"birth_height = {birth}"))
+        self.birth = int(birth)
+        self._node: Node | None = None
+        self._dispatcher: HookDispatcher | None = None
+
+    @property
+    def node(self) -> Node:
+        assert self._node is not None, f"{self.name} is down"
+        return self._node
+
+    @property
+    def running(self) -> bool:
+        return self._node is not None
+
+    async def start(self) -> None:
+        config = load_config(config_path(self.folder))
+        registry = load_registry(config)
+        self._dispatcher = HookDispatcher(registry.manager, registry.failures)
+        self._node = await Node.start(config.node, make_services(config, registry), self._dispatcher)
+
+    async def stop(self) -> None:
+        node, self._node = self._node, None
+        if node is not None:
+            await node.stop()
+        if self._dispatcher is not None:
+            await self._dispatcher.close()
+            self._dispatcher = None
+
+
+class RealStorm:
+    """Use ``storm``; ``run`` ends with every check, ``AssertionError`` if one fails."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.random = random.Random(seed)
+        self.daemon = Bitcoind(folder / "bitcoind", options=("-persistmempool=0",))
+        self.daemon.start().make_wallet()
+        password_file = folder / "password"
+        password_file.write_text(self.daemon.password)
+        self.alice = StormNode("alice", folder, self.daemon, password_file)
+        self.bob = StormNode("bob", folder, self.daemon, password_file)
+        self.nodes = (self.alice, self.bob)
+        self.invoices: list[tuple[StormNode, StormNode, PaymentHash, int]] = []
+        self.paying: set[asyncio.Task[None]] = set()
+        self.told: list[str] = []
+        self.deep = 0
+        """Reorgs deeper than what counts as final, with both nodes at the tip before and after."""
+
+    async def begin(self) -> None:
+        for each in self.nodes:
+            await each.start()
+            await self._deposit_to(each, 0.5)
+        self.daemon.mine()
+        await self._at_tip()
+        await self._connect()
+        alice, bob = self.alice.node, self.bob.node
+        await self._until(lambda: alice.wallet_balance().free > CAPACITY, "coins")
+        await alice.open_channel(bob.node_id, CAPACITY, push=PUSH)
+        await self._until(lambda: self.daemon.rpc("getrawmempool"), "the funding transaction in the mempool")
+        self.daemon.mine(DEPTH + 1)
+        await self._until(self._usable, "an open channel")
+
+    async def end(self) -> None:
+        for task in self.paying:
+            task.cancel()
+        await asyncio.gather(*self.paying, return_exceptions=True)
+        for each in self.nodes:
+            await each.stop()
+        self.daemon.stop()
+
+    async def run(self, reorgs: int, report: Callable[[str], None] = lambda _line: None) -> None:
+        for number in range(reorgs):
+            if self.random.random() < 0.5:
+                self.daemon.mine(DEPTH + 1)
+            for _ in range(self.random.randint(1, 3)):
+                await self.random.choice(self._gusts())()
+            await self._reorg()
+            if (number + 1) % 25 == 0:
+                report(f"{number + 1} reorgs, {self.deep} of them deep, {len(self.invoices)} payments")
+        await self._calm()
+        await self.check()
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def _gusts(self) -> list[Callable[[], Awaitable[None]]]:
+        usual = [self._pay, self._pay, self._pay, self._pay, self._deposit, self._withdraw]
+        return [*usual, self._restart_node, self._restart_bitcoind]
+
+    async def _reorg(self) -> None:
+        shallow = self.random.random() < SHALLOW_SHARE
+        depth = self.random.randint(1, 5) if shallow else self.random.randint(6, DEEPEST)
+        watched = self.random.random() < 0.7
+        if watched:
+            await self._at_tip()
+        height = self.daemon.rpc("getblockcount")
+        empty = self.random.random() < 0.5
+        self.told.append(f"reorg of {depth} at {height}{', empty blocks' * empty}")
+        self.daemon.rpc("invalidateblock", self.daemon.rpc("getblockhash", height - depth + 1))
+        if empty:
+            for _ in range(depth + 1):
+                self.daemon.rpc("generateblock", self.daemon.rpc("getnewaddress"), [])
+        else:
+            self.daemon.mine(depth + self.random.randint(1, 2))
+        if watched:
+            await self._at_tip()
+            self.deep += depth >= IRREVOCABLE_DEPTH
+
+    async def _pay(self) -> None:
+        payer, payee = self.random.sample(self.nodes, 2)
+        amount = self.random.randint(1_000, 3_000_000)
+        try:
+            invoice = await payee.node.create_invoice(Msat(amount), "storm")
+        except LeydenError as error:
+            self.told.append(f"{payee.name} makes no invoice: {error}")
+            return
+        payment_hash = PaymentHash(bytes.fromhex(invoice.payment_hash))
+        self.invoices.append((payer, payee, payment_hash, amount))
+
+        async def pay(node: Node) -> None:
+            try:
+                await node.pay(invoice.bolt11, timeout=PATIENCE)
+            except (LeydenError, TimeoutError) as error:
+                self.told.append(f"{payer.name} could not pay: {error}")
+
+        task = asyncio.ensure_future(pay(payer.node))
+        self.paying.add(task)
+        task.add_done_callback(self.paying.discard)
+        await asyncio.sleep(self.random.random() * 0.05)
+
+    async def _deposit(self) -> None:
+        await self._deposit_to(self.random.choice(self.nodes), 0.001)
+
+    async def _deposit_to(self, node: StormNode, bitcoin: float) -> None:
+        self.daemon.rpc("sendtoaddress", await node.node.new_address(), bitcoin)
+
+    async def _withdraw(self) -> None:
+        node = self.random.choice(self.nodes)
+        try:
+            await node.node.send_coins(self.daemon.rpc("getnewaddress"), Sat(self.random.randint(10_000, 40_000)))
+        except LeydenError as error:
+            self.told.append(f"{node.name} could not withdraw: {error}")
+
+    async def _restart_node(self) -> None:
+        node = self.random.choice(self.nodes)
+        self.told.append(f"{node.name} restarts")
+        await node.stop()
+        if self.random.random() < 0.5:
+            self.daemon.mine(self.random.randint(1, 3))
+        await node.start()
+        await self._connect()
+
+    async def _restart_bitcoind(self) -> None:
+        """Stopped or killed; it comes back without its mempool, and sometimes without ZMQ."""
+        kill = self.random.random() < 0.5
+        self.daemon.publishes = self.random.random() < 0.7
+        self.told.append(f"bitcoind {'dies' if kill else 'restarts'}{' and is silent' * (not self.daemon.publishes)}")
+        if kill:
+            self.daemon.flush()
+            self.daemon.kill()
+        else:
+            await asyncio.to_thread(self.daemon.stop)
+        await asyncio.sleep(self.random.random() * 0.2)
+        await asyncio.to_thread(self.daemon.start)
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        """Whoever was restarted has a new port."""
+        bob = self.bob.node
+        address = bob.info().address
+        assert address is not None
+        host, _, port = address.partition("@")[2].rpartition(":")
+        if not any(peer.node_id == bob.node_id.hex() for peer in self.alice.node.peers()):
+            try:
+                await self.alice.node.connect(NodeId(bob.node_id), host, int(port))
+            except (LeydenError, OSError) as error:
+                self.told.append(f"no connection: {error}")
+
+    async def _at_tip(self) -> None:
+        tip = bytes.fromhex(self.daemon.rpc("getbestblockhash"))[::-1]
+        await self._until(
+            lambda: all(each.node.core.chain.follower.best_hash == tip for each in self.nodes if each.running),
+            "both nodes at the tip",
+        )
+
+    async def _until(self, reached: Callable[[], object], goal: str) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not reached():
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"never came true: {goal}\n{self.story()}") from None
+
+    def _usable(self) -> bool:
+        return all(any(c.usable for c in each.node.channels()) for each in self.nodes)
+
+    async def _calm(self) -> None:
+        """Everything that was under way comes to its end, and is buried."""
+        for _ in range(int(PATIENCE)):
+            await self._connect()
+            self.daemon.mine(1)
+            await self._at_tip()
+            await asyncio.sleep(0.2)
+            quiet = not self.daemon.rpc("getrawmempool") and not any(
+                c.htlcs for n in self.nodes for c in n.node.channels()
+            )
+            if quiet and self._usable() and not await self._pending() and not self.paying:
+                break
+        else:
+            raise AssertionError(f"no calm after the storm\n{self.story()}")
+        self.daemon.mine(8)
+        await self._at_tip()
+
+    async def _pending(self) -> bool:
+        for payer, _, payment_hash, _ in self.invoices:
+            view = await payer.node.payment(payment_hash)
+            if view is not None and view.status == "pending":
+                return True
+        return False
+
+    # -- what must be true ---------------------------------------------------------------------------------------------
+
+    async def check(self) -> None:
+        for each in self.nodes:
+            self._check_chain(each)
+            alarms = [e for e in await self._events(each) if isinstance(e.event, Alarm)]
+            deep = sum(e.event.subject == "deep_reorg" for e in alarms if isinstance(e.event, Alarm))
+            assert deep >= self.deep, f"{each.name}: {deep} alarms for {self.deep} deep reorgs\n{self.story()}"
+        await self._check_payments()
+
+    def _blocks(self) -> Iterator[tuple[int, Block]]:
+        for height in range(1, self.daemon.rpc("getblockcount") + 1):
+            yield (
+                height,
+                parse_block(bytes.fromhex(self.daemon.rpc("getblock", self.daemon.rpc("getblockhash", height), 0))),
+            )
+
+    def _check_chain(self, each: StormNode) -> None:
+        core = each.node.core
+        wallet = core.services.wallet
+        truth = read_chain(self._blocks(), wallet.scripts())
+        believed = frozenset(Coin(coin.outpoint, coin.value, coin.height) for coin in wallet.coins())
+        assert believed == truth.coins, f"{each.name}: {believed ^ truth.coins}\n{self.story()}"
+        (channel,) = core.channels.channels()
+        where, outpoint = channel.funding.confirmation, channel.funding_outpoint
+        assert where is not None, self.story()
+        assert outpoint is not None
+        assert (where.height, where.tx_index) == truth.places[outpoint.txid], self.story()
+        for txid, _kind, height in core.tracker.pending():
+            assert truth.places.get(txid, (0, 0))[0] == height, f"{txid[::-1].hex()}\n{self.story()}"
+
+    async def _check_payments(self) -> None:
+        moved = succeeded = 0
+        sent = {each.name: await self._hashes(each, PaymentSent) for each in self.nodes}
+        received = {each.name: await self._hashes(each, PaymentReceived) for each in self.nodes}
+        for payer, payee, payment_hash, amount in self.invoices:
+            view = await payer.node.payment(payment_hash)
+            done = view is not None and view.status == "succeeded"
+            assert view is None or view.status in ("succeeded", "failed"), f"{view}\n{self.story()}"
+            assert sent[payer.name].count(payment_hash) == done, self.story()
+            assert received[payee.name].count(payment_hash) == done, self.story()
+            succeeded += done
+            moved += done * (amount if payer is self.alice else -amount)
+        assert succeeded, f"no payment succeeded\n{self.story()}"
+        (ours,), (theirs,) = self.alice.node.channels(), self.bob.node.channels()
+        assert ours.local_msat == theirs.remote_msat == CAPACITY * 1000 - PUSH - moved, self.story()
+        assert ours.remote_msat == theirs.local_msat == PUSH + moved, self.story()
+
+    async def _hashes(self, each: StormNode, kind: type[PaymentSent] | type[PaymentReceived]) -> list[PaymentHash]:
+        return [e.event.payment_hash for e in await self._events(each) if isinstance(e.event, kind)]
+
+    async def _events(self, each: StormNode) -> list[LoggedEvent]:
+        found: list[LoggedEvent] = []
+        while more := await each.node.events(found[-1].index if found else 0, 500):
+            found += more
+        return found
+
+    def story(self) -> str:
+        """The newest of what happened."""
+        return "\n".join(self.told[-30:])
+
+
+@asynccontextmanager
+async def storm(seed: int, folder: Path) -> AsyncIterator[RealStorm]:
+    """``Unavailable`` if there is no bitcoind."""
+    made = RealStorm(seed, folder)
+    try:
+        await made.begin()
+        yield made
+    finally:
+        await made.end()
