@@ -27,7 +27,7 @@ from leyden_cli.services import load_registry, make_services
 from tests.interop.observer import Observer
 from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel, PeerRefused
 from tests.interop.peers import Entry
-from tests.testbed.bitcoind import Bitcoind, RpcError
+from tests.testbed.bitcoind import Bitcoind
 
 T = TypeVar("T")
 BTC = 100_000_000
@@ -233,20 +233,20 @@ class Story:
 
     async def spender(self, funding: str) -> dict[str, Any]:
         """The unconfirmed transaction that spends a channel's funding output."""
+        found = await self.until(lambda: self._spender(funding), f"a transaction that spends {funding} is broadcast")
+        assert found is not None
+        return found
+
+    def is_spent(self, funding: str) -> bool:
+        return self._spender(funding) is not None
+
+    def _spender(self, funding: str) -> dict[str, Any] | None:
         txid, _, vout = funding.partition(":")
-
-        def found() -> Any:
-            for candidate in self.bed.bitcoind.rpc("getrawmempool"):
-                try:
-                    tx = self.bed.bitcoind.rpc("getrawtransaction", candidate, 1)
-                except RpcError:
-                    continue  # replaced meanwhile
-                if any(i["txid"] == txid and i["vout"] == int(vout) for i in tx["vin"]):
-                    return tx
-            return None
-
-        tx: dict[str, Any] = await self.until(found, f"a transaction that spends {funding} is broadcast")
-        return tx
+        for candidate in self.bed.bitcoind.rpc("getrawmempool"):
+            tx: dict[str, Any] = self.bed.bitcoind.rpc("getrawtransaction", candidate, 1)
+            if any(i["txid"] == txid and i["vout"] == int(vout) for i in tx["vin"]):
+                return tx
+        return None
 
     async def fund(self, sat: int = 5_000_000) -> None:
         before = self.node.wallet_balance().confirmed
@@ -353,7 +353,7 @@ class Story:
 
     async def reconnect(self, *channels: "Chan") -> None:
         """Whoever dials first: connected again, and every channel usable."""
-        await self.until(self._connected_or_gone, "the lost connection is noticed")
+        await self.until(self.agree_on_connection, "the lost connection is noticed")
         if self.connection is None:
             await self.connect()
         await self.connected()
@@ -368,7 +368,7 @@ class Story:
             except LeydenError:
                 pass  # it dialled us meanwhile, or was quick to end it
 
-    def _connected_or_gone(self) -> bool:
+    def agree_on_connection(self) -> bool:
         """Both sides agree on whether they are connected."""
         return (self.connection is not None) == (self.node.node_id.hex() in self.peer.connected())
 

@@ -12,6 +12,8 @@ from leyden.types import NodeId
 from leyden.wire import Init, Ping, Pong, decode, encode
 
 AGAIN_SECONDS = 1.0
+SOURCE = ("127.0.0.2", 0)
+"""LND takes whoever comes from 127.0.0.1 for somebody behind Tor and pings him every three minutes, not every one."""
 
 
 class Observer:
@@ -44,7 +46,7 @@ class Observer:
         """Again and again: the peer is killed and restarted meanwhile."""
         while not self._stopping.is_set():
             try:
-                with socket.create_connection(self._address, timeout=5) as connection:
+                with socket.create_connection(self._address, timeout=5, source_address=SOURCE) as connection:
                     self._socket = connection
                     connection.settimeout(None)
                     self._talk(connection)

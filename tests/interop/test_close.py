@@ -10,8 +10,10 @@ from leyden.types import FeeRatePerKw
 from leyden.wire.features import Feature
 
 from tests.interop.bed import CAPACITY, Chan, Ends, Story
+from tests.interop.cutting import Cutter
 
 PUSHED = 155_010
+MOST_MESSAGES = 20
 SIMPLE = Feature.OPTION_SIMPLE_CLOSE
 
 
@@ -165,3 +167,29 @@ async def test_to_a_script_of_ours(story: Story) -> None:
     ends = await channel.closed_together()
     if script:
         assert script.hex() in ends.scripts
+
+
+@pytest.mark.timeout(240)
+async def test_cut_between_any_two_messages(story: Story) -> None:
+    """Whatever message of the negotiation is lost, it ends in one transaction that both know."""
+    for budget in range(MOST_MESSAGES):
+        if not await _closed_with_a_cut(story, budget):
+            assert budget >= 4
+            return
+    raise AssertionError("the close never ran uncut")
+
+
+async def _closed_with_a_cut(story: Story, budget: int) -> bool:
+    """Whether the connection was cut before all was said."""
+    channel = await story.open(push_sat=PUSHED)
+    assert story.connection is not None
+    cutter = Cutter(story.connection, budget)
+    await story.node.close_channel(channel.channel_id)
+    await story.until(lambda: cutter.cut or story.is_spent(channel.funding), "it was closed or cut")
+    cut = cutter.cut
+    cutter.remove()
+    if cut:
+        await story.until(story.agree_on_connection, "the lost connection is noticed")
+        await story.connect_again()
+    check(story, await channel.closed_together(), PUSHED)
+    return cut
