@@ -23,7 +23,7 @@ NAME = "ldk_node"
 SOURCES = Path(__file__).parent / "ldk_node"
 PROGRAM = "ldk-node-peer"
 BUILD_SECONDS = 2400
-KILL_SECONDS = 5
+KILL_SECONDS = 10.0
 START_SAT_PER_KW = 1250
 
 
@@ -69,9 +69,9 @@ class LdkNode(PeerProgram):
         """SIGKILL, but not between the two writes of one change: LDK closes a channel if it has the first alone."""
         if self._process is not None and self._process.poll() is None:
             try:
-                self.wait(lambda: self.call("is_whole", timeout=1.0), KILL_SECONDS)
-            except (AssertionError, OSError, PeerRefused, PeerDied):
-                pass  # it does not answer: then there is nothing to wait for
+                self.call("die", timeout=KILL_SECONDS)
+            except (OSError, PeerRefused, PeerDied):
+                pass  # it is dead, or does not answer and is killed now
         super().kill()
 
     @property

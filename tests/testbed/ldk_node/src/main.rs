@@ -213,7 +213,7 @@ impl Peer {
                 self.node.sync_wallets().map_err(shown)?;
                 Ok(json!(self.node.status().current_best_block.height))
             }
-            "is_whole" => Ok(json!(self.written.is_whole())),
+            "die" => self.written.die_when_whole(),
             "new_address" => Ok(json!(self
                 .node
                 .onchain_payment()

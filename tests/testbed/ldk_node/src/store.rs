@@ -1,10 +1,13 @@
-//! The node's database, watched: is what it holds one state of the node?
+//! The node's database, watched: when is what it holds one state of the node?
 //!
 //! LDK writes a channel when it changes and the list of all channels soon after, of its own accord. Killed between the
 //! two it finds the list too old when it starts again, and closes the channel itself.
 
 use std::path::PathBuf;
+use std::process::abort;
 use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use ldk_node::io::sqlite_store::SqliteStore;
 use ldk_node::io::sqlite_store::{KV_TABLE_NAME, SQLITE_DB_FILE_NAME};
@@ -15,11 +18,14 @@ use ldk_node::lightning::util::persist::{
     CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE,
 };
 
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// When the last writes began, counted in writes; `list_done` is the one of the list that is on disk.
 #[derive(Default)]
 struct Writes {
     count: u64,
     channel_begun: u64,
+    channels_writing: u64,
     list_done: u64,
 }
 
@@ -35,10 +41,18 @@ enum Kind {
 pub struct Watch(Arc<Mutex<Writes>>);
 
 impl Watch {
-    /// Whether the list on disk is younger than every channel.
-    pub fn is_whole(&self) -> bool {
-        let writes = self.0.lock().unwrap();
-        writes.list_done >= writes.channel_begun
+    /// Ends the process as SIGKILL would, at a moment when what is on disk is one state of the node.
+    pub fn die_when_whole(&self) -> ! {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let writes = self.0.lock().unwrap(); // as long as we hold it no write begins
+            let whole = writes.channels_writing == 0 && writes.list_done >= writes.channel_begun;
+            if whole || Instant::now() > patience {
+                abort();
+            }
+            drop(writes);
+            sleep(Duration::from_millis(1));
+        }
     }
 
     fn begin(&self, namespace: &str, key: &str) -> Kind {
@@ -47,6 +61,7 @@ impl Watch {
         match namespace {
             CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE | CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE => {
                 writes.channel_begun = writes.count;
+                writes.channels_writing += 1;
                 Kind::Channel
             }
             "" if key == CHANNEL_MANAGER_PERSISTENCE_KEY => Kind::List(writes.count),
@@ -54,10 +69,12 @@ impl Watch {
         }
     }
 
-    fn end(&self, kind: Kind) {
-        if let Kind::List(begun) = kind {
-            let mut writes = self.0.lock().unwrap();
-            writes.list_done = writes.list_done.max(begun);
+    fn end(&self, kind: Kind, written: bool) {
+        let mut writes = self.0.lock().unwrap();
+        match kind {
+            Kind::Channel => writes.channels_writing -= 1,
+            Kind::List(begun) if written => writes.list_done = writes.list_done.max(begun),
+            _ => {}
         }
     }
 }
@@ -84,9 +101,9 @@ impl KVStore for Store {
         let (kind, watch) = (self.watch.begin(first, key), self.watch.clone());
         let writing = KVStore::write(&self.inner, first, second, key, data);
         Box::pin(async move {
-            writing.await?;
-            watch.end(kind);
-            Ok(())
+            let written = writing.await;
+            watch.end(kind, written.is_ok());
+            written
         })
     }
 
@@ -106,9 +123,9 @@ impl KVStoreSync for Store {
 
     fn write(&self, first: &str, second: &str, key: &str, data: Vec<u8>) -> io::Result<()> {
         let kind = self.watch.begin(first, key);
-        KVStoreSync::write(&self.inner, first, second, key, data)?;
-        self.watch.end(kind);
-        Ok(())
+        let written = KVStoreSync::write(&self.inner, first, second, key, data);
+        self.watch.end(kind, written.is_ok());
+        written
     }
 
     fn remove(&self, first: &str, second: &str, key: &str, lazy: bool) -> io::Result<()> {
