@@ -22,7 +22,7 @@ MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --no-warn-unused-ignores --
   $(addprefix --disable-error-code ,arg-type comparison-overlap misc list-item)
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
-BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair electrum_watches chain_catchup
+BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair electrum_watches chain_catchup chain_latency
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 

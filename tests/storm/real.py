@@ -29,15 +29,24 @@ PATIENCE = 60.0
 class StormNode:
     """A node made by ``leyden init``; ``start`` after ``stop`` is the same node again."""
 
-    def __init__(self, name: str, folder: Path, daemon: Bitcoind, password_file: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        daemon: Bitcoind,
+        password_file: Path,
+        *,
+        zmq: bool = True,
+        poll_seconds: float = 0.1,
+    ) -> None:
         self.name = name
         self.folder = folder / name
         settings: dict[str, object] = {
             "url": daemon.url,
             "user": daemon.user,
             "password_file": str(password_file),
-            "zmq": [daemon.zmq],
-            "poll_seconds": 0.1,
+            "zmq": [daemon.zmq] if zmq else [],
+            "poll_seconds": poll_seconds,
         }
         initialize_node(
             self.folder,
@@ -54,7 +63,6 @@ class StormNode:
         config = config_path(self.folder)
         birth = daemon.rpc("getblockcount")
         config.write_text(config.read_text().replace("# birth_height = 0", f"birth_height = {birth}"))
-        self.birth = int(birth)
         self._node: Node | None = None
         self._dispatcher: HookDispatcher | None = None
 
