@@ -38,7 +38,8 @@ export class Bitcoind {
 
   #ask(question) {
     this.port.postMessage(question);
-    Atomics.wait(this.flag, 0, 0);
+    // A wake-up may be that of the answer before, which was there already when we looked.
+    while (Atomics.load(this.flag, 0) === 0) Atomics.wait(this.flag, 0, 0);
     Atomics.store(this.flag, 0, 0);
     const { result, error, code } = receiveMessageOnPort(this.port).message;
     if (error !== undefined) throw new RpcError(error, code);

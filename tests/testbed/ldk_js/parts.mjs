@@ -204,18 +204,27 @@ export class Parts {
     this.feerate = state.feerate;
     // A channel is written when it changes, not with every block: each is brought up to the tip of the whole.
     this.tip = state.tip;
+    const reachable = Math.min(this.tip.height, this.bitcoind.rpc("getblockcount"));
+    const blocks = new Map();
+    const block_at = (height) => {
+      if (!blocks.has(height)) {
+        const hash = this.bitcoind.rpc("getblockhash", height);
+        const transactions = this.bitcoind.rpc("getblock", hash, 2).tx.map((tx) => bytes(tx.hex));
+        blocks.set(height, { header: bytes(this.bitcoind.rpc("getblockheader", hash, false)), transactions });
+      }
+      return blocks.get(height);
+    };
     for (const monitor of monitors) {
       const best = monitor.current_best_block();
-      let at = { hash: shown(best.get_block_hash()), height: best.get_height() };
-      at = this.rewind(at, (header, height) =>
-        monitor.block_disconnected(header, height, this.broadcaster, this.fees, this.logger),
+      const at = { hash: shown(best.get_block_hash()), height: best.get_height() };
+      let { height } = this.rewind(at, (header, left) =>
+        monitor.block_disconnected(header, left, this.broadcaster, this.fees, this.logger),
       );
-      while (at.height < this.tip.height && this.bitcoind.rpc("getblockcount") > at.height) {
-        at = { hash: this.bitcoind.rpc("getblockhash", at.height + 1), height: at.height + 1 };
-        const block = this.bitcoind.rpc("getblock", at.hash, 2);
-        const pairs = block.tx.map((tx, index) => ldk.TwoTuple_usizeTransactionZ.constructor_new(index, bytes(tx.hex)));
-        const header = bytes(this.bitcoind.rpc("getblockheader", at.hash, false));
-        monitor.block_connected(header, pairs, at.height, this.broadcaster, this.fees, this.logger);
+      while (height < reachable) {
+        height += 1;
+        const { header, transactions } = block_at(height);
+        const pairs = transactions.map((data, index) => ldk.TwoTuple_usizeTransactionZ.constructor_new(index, data));
+        monitor.block_connected(header, pairs, height, this.broadcaster, this.fees, this.logger);
       }
     }
     for (const monitor of monitors) this.watch.watch_channel(monitor.get_funding_txo().get_a(), monitor);
