@@ -6,6 +6,7 @@ Scenarios wait for states of both sides and of the chain, never for time.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,8 @@ PATIENCE = 20.0
 PEER_COINS = 12
 """Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
 DEPTH = 3
+OBSERVERS = 4
+"""On some connections LND never pings (a timer of its ping manager is drained of what is not there)."""
 
 
 class Bed:
@@ -51,7 +54,7 @@ class Bed:
         self.node_id = ""
         self.features = Features()
         """Of the peer's last ``init``."""
-        self.observer: Observer | None = None
+        self.observers: list[Observer] = []
 
     def start(self) -> "Bed":
         try:
@@ -62,7 +65,9 @@ class Bed:
             coins = {self.peer.new_address(): 0.5 for _ in range(PEER_COINS)}
             self.bitcoind.rpc("sendmany", "", coins)
             self.bitcoind.mine()
-            self.observer = Observer(self.node_id, self.peer.host, self.peer.port).start()
+            for n in range(OBSERVERS):
+                observer = Observer(f"observer {n}", self.node_id, self.peer.host, self.peer.port)
+                self.observers.append(observer.start())
             self.wait(lambda: self.peer.confirmed_sat() >= len(coins) * BTC // 2, "the peer sees its coins")
         except BaseException:
             self.stop()
@@ -70,8 +75,8 @@ class Bed:
         return self
 
     def stop(self) -> None:
-        if self.observer is not None:
-            self.observer.stop()
+        for observer in self.observers:
+            observer.stop()
         close: Callable[[], None] = getattr(self.peer, "close", self.peer.stop)
         close()
         self.bitcoind.stop()
@@ -122,6 +127,10 @@ class Leyden:
         )
         config = config_path(folder)
         config.write_text(config.read_text().replace("# birth_height = 0", f"birth_height = {bed.height()}"))
+
+    @property
+    def runs(self) -> bool:
+        return self._node is not None
 
     @property
     def node(self) -> Node:
@@ -382,6 +391,14 @@ class Story:
                 return channel
         await channel.usable()
         return channel
+
+    async def tidy_up(self) -> None:
+        """Close what works still: a peer with dozens of channels to nodes that are gone dials them for ever."""
+        for view in self.node.channels() if self.leyden.runs else ():
+            if view.usable and not view.htlcs and view.funding is not None:
+                with suppress(LeydenError):
+                    await self.node.close_channel(ChannelId(bytes.fromhex(view.channel_id)))
+                    await self.becomes(lambda funding=view.funding: self.is_spent(funding), 2.0)
 
     # -- payments ------------------------------------------------------------------------------------------------------
 

@@ -61,8 +61,10 @@ async def leyden(bed: Bed, tmp_path: Path) -> AsyncIterator[Leyden]:
 
 
 @pytest.fixture
-async def story(bed: Bed, leyden: Leyden) -> Story:
-    return Story(bed, leyden)
+async def story(bed: Bed, leyden: Leyden) -> AsyncIterator[Story]:
+    made = Story(bed, leyden)
+    yield made
+    await made.tidy_up()
 
 
 @pytest.fixture(autouse=True)
