@@ -52,7 +52,7 @@ LIMITS: tuple[Limit, ...] = (
             says="feerate of its own estimate only",
             why="the crate takes no feerate for a cooperative close",
         )
-        for row in ("close: they want *", "close legacy: they pay a high fee")
+        for row in ("close: they want *", "legacy close: they pay a high fee")
     ),
     Limit(
         peer="ldk_node",
