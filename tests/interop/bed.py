@@ -37,8 +37,6 @@ PATIENCE = 20.0
 PEER_COINS = 12
 """Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
 DEPTH = 3
-OBSERVERS = 4
-"""On some connections LND never pings (a timer of its ping manager is drained of what is not there)."""
 
 
 class Bed:
@@ -54,7 +52,7 @@ class Bed:
         self.node_id = ""
         self.features = Features()
         """Of the peer's last ``init``."""
-        self.observers: list[Observer] = []
+        self.observer: Observer | None = None
 
     def start(self) -> "Bed":
         try:
@@ -65,9 +63,7 @@ class Bed:
             coins = {self.peer.new_address(): 0.5 for _ in range(PEER_COINS)}
             self.bitcoind.rpc("sendmany", "", coins)
             self.bitcoind.mine()
-            for n in range(OBSERVERS):
-                observer = Observer(f"observer {n}", self.node_id, self.peer.host, self.peer.port)
-                self.observers.append(observer.start())
+            self.observer = Observer(self.node_id, self.peer.host, self.peer.port).start()
             self.wait(lambda: self.peer.confirmed_sat() >= len(coins) * BTC // 2, "the peer sees its coins")
         except BaseException:
             self.stop()
@@ -75,8 +71,8 @@ class Bed:
         return self
 
     def stop(self) -> None:
-        for observer in self.observers:
-            observer.stop()
+        if self.observer is not None:
+            self.observer.stop()
         close: Callable[[], None] = getattr(self.peer, "close", self.peer.stop)
         close()
         self.bitcoind.stop()

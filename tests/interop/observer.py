@@ -19,14 +19,14 @@ SOURCE = ("127.0.0.2", 0)
 class Observer:
     """``pings``: how many bytes each ping of the peer asked for; ``answered``: after which it went on talking to us."""
 
-    def __init__(self, name: str, node_id: str, host: str, port: int) -> None:
+    def __init__(self, node_id: str, host: str, port: int) -> None:
         self.pings: list[int] = []
         self.answered = 0
-        self._script = Script(name, None, NodeId(bytes.fromhex(node_id)))
+        self._script = Script("observer", None, NodeId(bytes.fromhex(node_id)))
         self._address = (host, port)
         self._stopping = threading.Event()
         self._socket: socket.socket | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
 
     def start(self) -> "Observer":
         self._thread.start()
