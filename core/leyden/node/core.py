@@ -277,7 +277,9 @@ class NodeCore:
     ) -> "NodeCore":
         store = services.store
         if isinstance(store, StorePeek):  # the epoch that ``open`` takes would stop a node that runs on it
-            _check_owner(store.peek(config.network, keyspace.NODE_ID), node_id)
+            peeked = store.peek(config.network, keyspace.NODE_ID)
+            check_schema(store.peek(config.network, keyspace.SCHEMA), is_new=peeked is None)
+            _check_owner(peeked, node_id)
         epoch = await store.open(config.network)
         found = await store.get(keyspace.NODE_ID)
         is_old = check_schema(await store.get(keyspace.SCHEMA), is_new=found is None)
