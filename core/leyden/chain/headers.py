@@ -9,9 +9,24 @@ from itertools import pairwise
 
 import msgspec
 
-from leyden.bitcoin import HEADER_LENGTH, BitcoinError, Network, check_proof_of_work, parse_header, work_from_bits
+from leyden.bitcoin import (
+    HEADER_LENGTH,
+    BitcoinError,
+    Network,
+    check_proof_of_work,
+    parse_header,
+    target_from_bits,
+    work_from_bits,
+)
 from leyden.chain.checkpoints import Checkpoint, genesis_header, trusted_hash
-from leyden.chain.difficulty import MEDIAN_SPAN, RETARGET_INTERVAL, HeaderTip, linked_hashes, trusted_tip
+from leyden.chain.difficulty import (
+    MEDIAN_SPAN,
+    RETARGET_INTERVAL,
+    HeaderTip,
+    bits_from_target,
+    linked_hashes,
+    trusted_tip,
+)
 from leyden.chain.errors import ChainSourceError
 from leyden.chain.rows import BASE, HEADER, BaseRow, HeaderRow
 from leyden.crypto import sha256d
@@ -21,6 +36,10 @@ from leyden.types import BlockHash, BlockHeight, RecordError
 KEPT_HEADERS = RETARGET_INTERVAL + 288
 _LOCATOR_DENSE = 10
 _CHUNK = 64
+_KNOWN_DIFFICULTY = {Network.MAINNET: (840_000, 0x17034219)}
+"""Height and compact difficulty of a block that everybody knows."""
+_MAX_FALL = 16
+"""By how much difficulty may have fallen since: it never fell to less than half of what it had been."""
 
 _Link = tuple[BlockHash, bytes]
 """Hash and header of a block."""
@@ -176,7 +195,14 @@ class HeaderChain(msgspec.Struct, frozen=True, kw_only=True):
             if expected is not None and found != expected:
                 raise ChainSourceError(f"block {at} is not the block that {self.network.label} has there")
         try:
-            check_proof_of_work(parse_header(header), self.network)
+            parsed = parse_header(header)
+            check_proof_of_work(parsed, self.network)
+            least = least_work_bits(self.network, height)
+            if least is not None and target_from_bits(parsed.bits) > target_from_bits(least):
+                # With the difficulty of 2009 anybody mines a chain of any length in a minute.
+                raise ChainSourceError(
+                    f"block {height} has difficulty {parsed.bits:#010x}, far too little for {self.network.label} today"
+                )
         except BitcoinError as error:
             raise ChainSourceError(f"block {height}: {error}") from error
 
@@ -199,6 +225,15 @@ class HeaderChain(msgspec.Struct, frozen=True, kw_only=True):
                 "check the chain source"
             )
         return msgspec.structs.replace(self, base_height=height, base_hash=block_hash, tip_height=height, chunks=())
+
+
+def least_work_bits(network: Network, height: int) -> int | None:
+    """The easiest difficulty, in compact form, of a first header at ``height``, which nothing before it can judge;
+    ``None`` where work is cheap or nothing is known."""
+    since, bits = _KNOWN_DIFFICULTY.get(network, (0, 0))
+    if not bits or height < since:
+        return None
+    return bits_from_target(target_from_bits(bits) * _MAX_FALL)
 
 
 def begin(network: Network, below: BlockHeight) -> HeaderChain:
