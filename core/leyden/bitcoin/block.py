@@ -10,7 +10,7 @@ from leyden.bitcoin.encoding import read_varint, write_varint
 from leyden.bitcoin.errors import BitcoinError
 from leyden.bitcoin.network import Network
 from leyden.bitcoin.script import op_return
-from leyden.bitcoin.transaction import Transaction, TxOut, read_transaction
+from leyden.bitcoin.transaction import Transaction, TxOut, parse_transaction, read_transaction
 from leyden.crypto import sha256d
 from leyden.types import BlockHash, Sat, Txid
 
@@ -108,8 +108,9 @@ def merkle_branch(txids: Sequence[bytes], index: int) -> tuple[bytes, ...]:
 def merkle_root_from_branch(txid: bytes, index: int, branch: Sequence[bytes]) -> bytes:
     """The root that ``branch`` proves for ``txid`` at position ``index``; compare it with the header's.
 
-    ``BitcoinError`` for a position that a tree of this depth cannot have. A branch whose transaction may be chosen by
-    an attacker also needs the check that its length is not 64 bytes (such a one can pass for an inner node).
+    ``BitcoinError`` for a position that a tree of this depth cannot have, and for a node on the way that can be read as
+    a transaction of 64 bytes: below such a leaf of the tree anything can be proved. A branch whose transaction may be
+    chosen by an attacker also needs the check that its length is not 64 bytes (such a one can pass for an inner node).
     """
     if index < 0 or index >> len(branch):
         raise BitcoinError(f"position {index} is outside a merkle tree of depth {len(branch)}")
@@ -120,11 +121,25 @@ def merkle_root_from_branch(txid: bytes, index: int, branch: Sequence[bytes]) ->
         if index & 1:
             if sibling == value:
                 raise BitcoinError("a right node that repeats its left one is no transaction of the block")
-            value = sha256d(sibling + value)
+            node = sibling + value
         else:
-            value = sha256d(value + sibling)
+            node = value + sibling
+        if is_leaf_in_disguise(node):
+            raise BitcoinError("a node of the merkle branch can be read as a transaction")
+        value = sha256d(node)
         index >>= 1
     return value
+
+
+def is_leaf_in_disguise(node: bytes) -> bool:
+    """Whether the 64 bytes of an inner node could be a transaction of a block as well. Of honest nodes less than one in
+    10**12 looks like that."""
+    if node[4] != 1:  # there is room for one input and one output only
+        return False
+    try:
+        return bool(parse_transaction(node).outputs)
+    except BitcoinError:
+        return False
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
