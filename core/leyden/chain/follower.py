@@ -65,7 +65,14 @@ class BlockFetched(msgspec.Struct, frozen=True, kw_only=True):
     block: BlockConnected
 
 
-FollowerInput = ChainEvent | WatchesAdded | WatchesRemoved | BlockFetched
+class LookBack(msgspec.Struct, frozen=True, kw_only=True):
+    """Blocks from ``from_height`` on are looked at again for everything that is watched: the source that brought them
+    may have left something out."""
+
+    from_height: BlockHeight
+
+
+FollowerInput = ChainEvent | WatchesAdded | WatchesRemoved | BlockFetched | LookBack
 
 # -- outputs besides those events of the source that pass --------------------------------------------------------------
 
@@ -202,6 +209,8 @@ def step(follower: ChainFollower, happened: FollowerInput, now: int | None = Non
                 return _replace(follower, watches=follower.watches.removing(happened.watches)), ()
             case BlockFetched():
                 return _on_block_fetched(follower, happened.block)
+            case LookBack():
+                return _on_look_back(follower, happened.from_height)
     except HeaderFromFuture as error:
         return follower, (_restart(follower, str(error)),)
     except ChainSourceError as error:
@@ -350,6 +359,24 @@ def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:
         rescans[block_hash] = _Rescan(height=BlockHeight(height), block_hash=block_hash, watches=watches)
     ordered = tuple(sorted(rescans.values(), key=lambda rescan: rescan.height))
     return _replace(after, rescans=ordered), tuple(outputs)
+
+
+def _on_look_back(follower: ChainFollower, first: BlockHeight) -> _Step:
+    chain = follower.chain
+    if not follower.watches:
+        return follower, ()
+    rescans = {rescan.block_hash: rescan for rescan in follower.rescans}
+    outputs: list[FollowerOutput] = []
+    for height in range(max(first, chain.base_height + 1), chain.tip_height + 1):
+        block_hash = chain.hash_at(height)
+        if block_hash is None:
+            continue
+        asked = rescans.get(block_hash)
+        if asked is None or asked.found is not None:
+            outputs.append(FetchBlock(height=BlockHeight(height), block_hash=block_hash))
+        rescans[block_hash] = _Rescan(height=BlockHeight(height), block_hash=block_hash, watches=follower.watches)
+    ordered = tuple(sorted(rescans.values(), key=lambda rescan: rescan.height))
+    return _replace(follower, rescans=ordered), tuple(outputs)
 
 
 def _rescanned(

@@ -14,6 +14,7 @@ from leyden.chain import (
     FetchBlock,
     FollowerInput,
     FollowerOutput,
+    LookBack,
     RestartSource,
     WatchesAdded,
 )
@@ -38,6 +39,9 @@ RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 60.0
 MAX_FETCHES = 4
 """Blocks asked for at the same time when watches look back."""
+LOOK_BACK = 144
+"""Blocks that are looked at again where a source may not have told all of them: one that brings matches tells late
+what it finds late, and we or it may have gone meanwhile."""
 ALARM_RESTARTS = 10
 ALARM_FETCHES = 5
 
@@ -63,6 +67,8 @@ class SourceRunner:
         self.follower = follower
         self.birth = BlockHeight(0)
         self.progress = Progress()
+        self.wanted = False
+        """It was told to start, whether that came to anything or not."""
         self.started = False
         """``start`` of the source was called and did not fail."""
         self.trouble = ""
@@ -100,20 +106,40 @@ class SourceRunner:
 
     def reset(self, follower: ChainFollower, birth: BlockHeight) -> None:
         """Memory is what the disk says: nothing is watched, nothing is asked for. ``restart`` follows."""
-        self.follower = msgspec.structs.replace(follower, proofs=self.source.info.proofs)
+        self.follower = msgspec.structs.replace(follower, proofs=self._must_prove)
         self.birth = birth
         self._noted.clear()
         self._unsent.clear()
         self._fetches.clear()
         self._restarting = False
 
-    def take_over(self, follower: ChainFollower) -> None:
+    @property
+    def _must_prove(self) -> bool:
+        """Whether a transaction that does not come in a whole block needs its merkle branch."""
+        return self.source.info.proofs or self.source.info.full_blocks
+
+    def _asked(self, watch: Watch) -> Watch:
+        """As the source is asked: one that looks back by itself begins some way before."""
+        if self.source.info.full_blocks:
+            return watch
+        since = max(watch.since_height - LOOK_BACK, self.follower.chain.base_height, 0)
+        return msgspec.structs.replace(watch, since_height=BlockHeight(min(watch.since_height, since)))
+
+    def take_over(self, follower: ChainFollower, *, may_owe: bool = False) -> None:
         """Go on where another source stopped, at once; blocks that it was asked for are asked for here, if there are
-        whole ones here."""
+        whole ones here. ``may_owe``: it brought matches, and may not have told all of them.
+
+        This source may be ahead of ``follower``: what it was told to watch from its own tip on counts from ours.
+        """
         info = self.source.info
-        self.follower = msgspec.structs.replace(follower, newest=None, synced=False, proofs=info.proofs)
+        self.follower = msgspec.structs.replace(follower, newest=None, synced=False, proofs=self._must_prove)
         self._fetches.clear()
+        for key, watch in self._noted.items():
+            since = BlockHeight(min(watch.since_height, follower.height))
+            self._noted[key] = msgspec.structs.replace(watch, since_height=since)
         if info.full_blocks:
+            if may_owe:
+                self.absorb(LookBack(from_height=BlockHeight(max(follower.height - LOOK_BACK + 1, 0))))
             for rescan in follower.rescans:
                 if rescan.found is None:
                     ask = FetchBlock(height=rescan.height, block_hash=rescan.block_hash)
@@ -124,7 +150,8 @@ class SourceRunner:
 
     async def start(self) -> None:
         """Everything that is watched, then the stream from where we are. Raises what the source raises."""
-        watches = list(self._noted.values())
+        self.wanted = True
+        watches = [self._asked(watch) for watch in self._noted.values()]
         self._unsent.clear()
         if watches:
             await self.source.watch(watches)
@@ -135,7 +162,7 @@ class SourceRunner:
 
     def restart(self, reason: str) -> None:
         """A gap in the stream: begin again from our locator, more slowly the more often that did not help."""
-        self._behind = True
+        self._behind = self.wanted = True
         if self._restarting:
             return
         log.info("chain_source_restarts", source=self.name, reason=reason, times=self._restarts)
@@ -177,7 +204,8 @@ class SourceRunner:
     # -- watching ----------------------------------------------------------------------------------------------------
 
     def watch(self, script: bytes, outpoint: OutPoint | None) -> None:
-        """From the best block on; asking twice is harmless. Watches of one turn reach the source in one call."""
+        """From the best block on, or some way back if the source looks there by itself; asking twice is harmless.
+        Watches of one turn reach the source in one call."""
         if (script, outpoint) in self._noted:
             return
         watch = Watch(script=script, outpoint=outpoint, since_height=self.follower.height)
@@ -205,7 +233,8 @@ class SourceRunner:
             self._unsent.extend(watch for watch in watches if (watch.script, watch.outpoint) in self._noted)
             self._host.call_later(self._pause(), lambda: self._post(self._send_watches))
 
-        self._caller.call(self.source, self.source.watch(watches), done, f"watch over {self.name}")
+        asked = [self._asked(watch) for watch in watches]
+        self._caller.call(self.source, self.source.watch(asked), done, f"watch over {self.name}")
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -30,16 +30,26 @@ class Told:
     """Transactions that the chain which is followed brought, by block, for the newest blocks."""
 
     def __init__(self) -> None:
-        self._blocks: dict[BlockHash, set[Txid]] = {}
+        self._blocks: dict[BlockHash, tuple[BlockHeight, set[Txid]]] = {}
 
-    def add(self, block_hash: BlockHash, transactions: Sequence[BlockTransaction]) -> None:
-        self._blocks.setdefault(block_hash, set()).update(found.tx.txid for found in transactions)
+    def add(self, height: BlockHeight, block_hash: BlockHash, transactions: Sequence[BlockTransaction]) -> None:
+        _, known = self._blocks.setdefault(block_hash, (height, set()))
+        known.update(found.tx.txid for found in transactions)
         while len(self._blocks) > KEPT_BLOCKS:
             del self._blocks[next(iter(self._blocks))]
 
+    def forget_above(self, fork_height: BlockHeight) -> None:
+        """These blocks left the chain. If one comes back, what it brings then is what counts."""
+        self._blocks = {name: known for name, known in self._blocks.items() if known[0] <= fork_height}
+
+    def clear(self) -> None:
+        """A turn was dropped: what was told in it has reached nobody."""
+        self._blocks.clear()
+
     def get(self, block_hash: BlockHash) -> set[Txid] | None:
         """``None`` for a block that was connected too long ago, or before this run."""
-        return self._blocks.get(block_hash)
+        known = self._blocks.get(block_hash)
+        return None if known is None else known[1]
 
 
 class Verification:
@@ -48,9 +58,14 @@ class Verification:
     def __init__(self, runner: SourceRunner, told: Told) -> None:
         self.runner = runner
         self._told = told
-        self._early: dict[BlockHash, tuple[BlockHeight, tuple[BlockTransaction, ...]]] = {}
-        """Blocks that only the verifier has so far."""
+        self._found: dict[BlockHash, tuple[BlockTransaction, ...]] = {}
+        """What it told of its newest blocks, whether we have them or not: a block may be told to us later, or again."""
         self._hidden: dict[Txid, tuple[float, BlockHeight, BlockHash]] = {}
+
+    def forget(self) -> None:
+        """Everything is told from the durable tip on again."""
+        self._found.clear()
+        self._hidden.clear()
 
     def on_found(
         self,
@@ -63,12 +78,17 @@ class Verification:
         """The verifier tells of these: what of it was not told about a block of ours, and is proved."""
         if not found:
             return ()
+        known = self._found.get(block_hash, ())
+        self._found[block_hash] = (*known, *(entry for entry in found if entry not in known))
+        while len(self._found) > KEPT_BLOCKS:
+            del self._found[next(iter(self._found))]
         if chain.hash_at(height) != block_hash:
-            known = self._early.get(block_hash, (height, ()))[1]
-            self._early[block_hash] = (height, (*known, *found))
-            while len(self._early) > KEPT_BLOCKS:
-                del self._early[next(iter(self._early))]
             return ()
+        return self._missing(height, block_hash, found, now)
+
+    def _missing(
+        self, height: BlockHeight, block_hash: BlockHash, found: tuple[BlockTransaction, ...], now: float
+    ) -> tuple[BlockTransaction, ...]:
         told = self._told.get(block_hash)
         missing = tuple(entry for entry in found if told is None or entry.tx.txid not in told)
         if not missing:
@@ -82,8 +102,9 @@ class Verification:
         self, chain: HeaderChain, height: BlockHeight, block_hash: BlockHash, now: float
     ) -> tuple[BlockTransaction, ...]:
         """A block was connected: what the verifier said about it before, as of ``on_found``."""
-        early = self._early.pop(block_hash, None)
-        return () if early is None else self.on_found(chain, height, block_hash, early[1], now)
+        found = self._found.get(block_hash, ())
+        self.on_told(tuple(entry for entry in found if entry.tx.txid in (self._told.get(block_hash) or ())))
+        return self._missing(height, block_hash, found, now)
 
     def on_told(self, transactions: Sequence[BlockTransaction]) -> None:
         """The source that is followed told of these after all."""

@@ -117,6 +117,9 @@ class ChainMonitor:
         self._watched.clear()
         self._wallet_scripts = 0
         self.health.forget()
+        self._told.clear()
+        for verification in self._verifications:
+            verification.forget()
         self._durable = load_follower(rows, keyspace.CHAIN, self._network, birth_height)
         for runner in self.runners():
             runner.reset(self._durable, birth_height)
@@ -183,7 +186,7 @@ class ChainMonitor:
     def restart_all(self, reason: str) -> None:
         """Every source begins again from where its follower is."""
         for runner in self.runners():
-            if runner.started:
+            if runner.wanted:
                 runner.restart(reason)
 
     def on_stream_ended(self, runner: SourceRunner, reason: str) -> None:
@@ -270,7 +273,7 @@ class ChainMonitor:
         if block.transactions:
             self.watch_coins()
         if self._verifications:
-            self._told.add(block.block_hash, block.transactions)
+            self._told.add(block.height, block.block_hash, block.transactions)
             for verification in self._verifications:
                 now, chain = self._host.wall_time(), self.follower.chain
                 self._take(
@@ -282,7 +285,7 @@ class ChainMonitor:
     def _on_rescanned(self, found: BlockRescanned) -> None:
         """Matches of a late watch in a block already told; the wallet takes blocks below its tip."""
         if self._verifications:
-            self._told.add(found.block_hash, found.transactions)
+            self._told.add(found.height, found.block_hash, found.transactions)
             for verification in self._verifications:
                 verification.on_told(found.transactions)
         self._tracker.on_transactions([entry.tx for entry in found.transactions], found.height)
@@ -312,6 +315,7 @@ class ChainMonitor:
                 f"{depth} blocks were replaced above {event.fork_height}, more than the {IRREVOCABLE_DEPTH - 1} that "
             )
             self._publish(Alarm(subject="deep_reorg", text=f"{text}are expected: what counted as final may not be"))
+        self._told.forget_above(event.fork_height)
         self._tracker.on_disconnected(event.fork_height)
         self._journal.merge(self._wallet.on_blocks_disconnected(event))
         self._channels.on_disconnected(event.fork_height)
@@ -393,7 +397,7 @@ class ChainMonitor:
         else:
             log.warning("chain_source_back", old=old.name, new=runner.name)
             self._publish(AlarmCleared(subject="chain_source", text=f"the chain is followed over {runner.name} again"))
-        runner.take_over(old.follower)
+        runner.take_over(old.follower, may_owe=not old.source.info.full_blocks)
 
     # -- turn --------------------------------------------------------------------------------------------------------
 
