@@ -92,6 +92,9 @@ class FundingSpent(_Record, frozen=True, kw_only=True):
 class FundingUnspent(_Record, frozen=True, kw_only=True):
     """A reorg took back the confirmed spend."""
 
+    sweep_only: bool = False
+    """Only the transaction that took our balance: the spend of the funding output is still confirmed."""
+
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 

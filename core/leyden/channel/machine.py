@@ -192,7 +192,7 @@ _EVENT_HANDLERS: dict[type, _Handler] = {
     ev.FundingConfirmed: ready.on_funding_confirmed,
     ev.FundingUnconfirmed: ready.on_funding_unconfirmed,
     ev.FundingSpent: sweep.on_funding_spent,
-    ev.FundingUnspent: lambda turn, _event: sweep.on_funding_unspent(turn),
+    ev.FundingUnspent: sweep.on_funding_unspent,
 }
 
 _COMMAND_HANDLERS: dict[type, _Handler] = {

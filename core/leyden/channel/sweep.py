@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, dust_limit, finalize_transaction, p2wsh
 from leyden.channel.effects import Broadcast, Watch
-from leyden.channel.events import FundingSpent
+from leyden.channel.events import FundingSpent, FundingUnspent
 from leyden.channel.fail import warn_of_htlcs
 from leyden.channel.limits import LOCAL, REMOTE
 from leyden.channel.state import TERMINAL, Channel, Lifecycle, Link, Spend, SpendKind
@@ -133,10 +133,14 @@ def _warn(turn: Turn, spend: Spend) -> None:
         warn_of_htlcs(turn, count)
 
 
-def on_funding_unspent(turn: Turn) -> None:
+def on_funding_unspent(turn: Turn, event: FundingUnspent) -> None:
     """A reorg took the spend back. The channel takes no update all the same; the tracker repeats our transactions, and
     from now on the peer's commitment too (unless it is revoked): it pays us, and the peer may not send it again."""
     channel, spend = turn.channel, turn.channel.spend
+    if event.sweep_only:
+        if spend is not None:
+            turn.set(spend=replace(spend, swept=False, sweep_height=BlockHeight(0)))
+        return
     turn.set(spend=None)
     if spend is not None and spend.kind in (SpendKind.REMOTE_COMMITMENT, SpendKind.REMOTE_FUTURE):
         funding = TxOut(value=channel.setup.funding_satoshis, script=channel.funding.script)

@@ -548,8 +548,11 @@ class ChannelManager:
         """Blocks above ``fork_height`` are gone: undo what was concluded from them."""
         self.height = fork_height
         for actor in list(self._actors.values()):
-            if (spend := actor.channel.spend) is not None and spend.height > fork_height:
+            spend = actor.channel.spend
+            if spend is not None and spend.height > fork_height:
                 self.apply(actor, FundingUnspent())
+            elif spend is not None and spend.swept and spend.sweep_height > fork_height:
+                self.apply(actor, FundingUnspent(sweep_only=True))
             fundings = actor.channel.fundings
             if fundings and (where := fundings[0].confirmation) is not None and where.height > fork_height:
                 self.apply(actor, FundingUnconfirmed())
