@@ -17,14 +17,14 @@ class Cutter:
         assert peer._session is not None
         self.left = budget
         self.cut = False
-        self._peer = peer
+        self.peer = peer
         self._session: Session = peer._session
         peer._session = self  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Nothing more is counted."""
         if not self.cut:
-            self._peer._session = self._session
+            self.peer._session = self._session
 
     def encrypt(self, message: bytes) -> bytes:
         return self._session.encrypt(message) if self._passes(message) else b""
@@ -40,5 +40,5 @@ class Cutter:
         if self.left >= 0:
             return True
         self.cut = True
-        self._peer._wire.abort()  # type: ignore[attr-defined]
+        self.peer._wire.abort()  # type: ignore[attr-defined]
         return False
