@@ -10,7 +10,7 @@ from leyden.chain import WatchSet
 from leyden.channel import Lifecycle
 from leyden.channel.events import ForceClose
 from leyden.crypto import sha256d
-from leyden.hooks.types import BlockConnected, BlocksDisconnected, HistoryFound, SourceTrouble
+from leyden.hooks.types import BlockConnected, BlocksDisconnected, HistoryFound, SourceSynced, SourceTrouble
 from leyden.testing.simulation import SimNode
 from leyden.types import BlockHash, BlockHeight, Sat
 
@@ -172,3 +172,22 @@ def test_a_reorg_of_the_sweep_alone_does_not_end_the_channel(scene: Scene) -> No
     assert not scene.channel(scene.alice).spend.swept
     scene.mine(6)
     assert not scene.alice.core.channels.channels()
+
+
+def test_a_source_that_never_ends_its_catch_up_does_not_freeze_the_node(scene: Scene) -> None:
+    """Every block comes in time, and then the news of a tip that nobody has: no peer would ever be heard again."""
+    scene.begin(sources=[ControlledChain, lambda node: ControlledChain(node, "second")])
+    channel_id = scene.open()
+    source = scene.source()
+    poll = source.poll
+
+    def never_at_the_tip() -> Any:
+        event = poll()
+        return msgspec.structs.replace(event, block_hash=b"\x07" * 32) if isinstance(event, SourceSynced) else event
+
+    source.poll = never_at_the_tip
+    scene.mine(1)
+    scene.wait(150)
+    assert scene.chain.source_name == "second"
+    assert scene.chain.synced
+    assert scene.alice.core.channels.get(channel_id) is not None

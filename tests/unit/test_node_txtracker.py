@@ -188,8 +188,12 @@ def test_one_that_can_never_confirm_is_not_repeated_and_forgotten_when_that_is_f
     assert ours.txid not in rig.tracker.refusals
     rig.block(101, theirs)
     rig.block(106)
-    assert rig.rows == {}
+    assert rig.tracker.pending() == []
     assert rig.tracker.refusals == {}
+    rig.block(101 + RETAINED_DEPTH - 2)
+    assert len(rig.rows) == 1
+    rig.block(101 + RETAINED_DEPTH - 1)
+    assert rig.rows == {}
     assert rig.events == []
 
 
@@ -356,3 +360,23 @@ def test_a_broadcaster_that_thinks_is_not_asked_again_before_its_patience_is_ove
     assert len(host.waiting) == 3
     for work, _ in host.waiting[1:]:
         work.close()
+
+
+def test_a_loser_is_back_after_a_reorg_deeper_than_what_counts_as_final(rig: Rig) -> None:
+    """A miner confirms an old state, waits until our transaction is forgotten, and takes the block back."""
+    ours, theirs = make(900), make(800)
+    child = make(700, OutPoint(ours.txid, 0))
+    rig.tracker.track(ours, BroadcastKind.UNILATERAL_CLOSE)
+    rig.tracker.track(child, BroadcastKind.SWEEP)
+    rig.turn()
+    rig.block(100, theirs)
+    for height in range(101, 100 + 2 * IRREVOCABLE_DEPTH):
+        assert rig.block(height) == [] or height < 100 + IRREVOCABLE_DEPTH - 1  # nobody takes the child
+    assert rig.tracker.pending() == []
+    assert not rig.tracker.is_tracked(ours.txid)
+    assert not rig.tracker.is_tracked(child.txid)
+    rig.restart()
+    rig.tracker.height = BlockHeight(100 + 2 * IRREVOCABLE_DEPTH - 1)
+    rig.tracker.on_disconnected(BlockHeight(99))
+    assert rig.turn().count(ours.txid) >= 1
+    assert {txid for txid, _, _ in rig.tracker.pending()} == {ours.txid, child.txid}
