@@ -39,7 +39,8 @@ log = structlog.get_logger("leyden.chain")
 
 CHECK_SECONDS = 15.0
 STALL_SECONDS = 120.0
-"""How long a source may be behind another one that stands by before that one takes over."""
+"""How long a source may be behind another one that stands by, or short of its own tip (until it is there no peer is
+heard), before that one takes over."""
 LOST_BLOCKS = 3
 """A chain that ends so far below what was once validated is not the best one."""
 _TIME = slice(68, 72)
@@ -366,7 +367,7 @@ class ChainMonitor:
         main = self._main
         others = [runner for runner in self._sources if runner is not main and runner.well]
         ahead = any(runner.follower.height > self.height for runner in others)
-        if not ahead:
+        if not others or (main.synced and not ahead):
             self._stalled_since = 0.0
         elif not self._stalled_since:
             self._stalled_since = now
@@ -374,8 +375,9 @@ class ChainMonitor:
         if main.trouble and now - main.trouble_since >= self._settings.failover_seconds:
             why = main.trouble
         elif self._stalled_since and now - self._stalled_since >= STALL_SECONDS:
-            why = f"it is stuck at block {self.height}"
-            others = [runner for runner in others if runner.follower.height > self.height]
+            least = self.height + 1 if ahead else self.height
+            why = f"it is stuck at block {self.height}" if ahead else f"it does not end at block {self.height}"
+            others = [runner for runner in others if runner.follower.height >= least]
         if why:
             if others:
                 self._switch(others[0], now, why)

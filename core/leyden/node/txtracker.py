@@ -24,7 +24,8 @@ log = structlog.get_logger("leyden.txtracker")
 
 IRREVOCABLE_DEPTH = 6
 RETAINED_DEPTH = 144
-"""How deep a transaction of ours is kept for a reorg that goes deeper than what counts as final."""
+"""How deep a transaction of ours, or what excludes it, must be before it is forgotten: a reorg may go deeper than what
+counts as final."""
 PATIENCE_SECONDS = 120.0
 """A broadcaster that has not answered by then may be asked about the same transaction again."""
 _MEANING = {
@@ -112,15 +113,22 @@ class TxTracker:
     def is_tracked(self, txid: Txid) -> bool:
         """Until its effect is irrevocable."""
         record = self._transactions.get(txid)
-        return record is not None and not self._is_final(record)
+        return record is not None and not self._is_over(record)
 
     def pending(self) -> list[tuple[Txid, BroadcastKind, int]]:
         """txid, kind and confirmation height (0: none) of everything tracked."""
         return [
             (txid, BROADCAST_KINDS[r.kind], r.confirmed_height)
             for txid, r in self._transactions.items()
-            if not self._is_final(r)
+            if not self._is_over(r)
         ]
+
+    def _is_over(self, record: TrackedTransaction) -> bool:
+        """Nothing is expected of it any more: it is irrevocable, or something excludes it or what it builds on."""
+        if self._is_final(record):
+            return True
+        parents = {self._transactions.get(txin.prevout.txid) for txin in parse_transaction(record.raw).inputs}
+        return any(parent is not None and not parent.confirmed_height and self._is_over(parent) for parent in parents)
 
     def _is_final(self, record: TrackedTransaction, depth: int = IRREVOCABLE_DEPTH) -> bool:
         return record.decided_height > 0 and self.height - record.decided_height + 1 >= depth
@@ -134,7 +142,9 @@ class TxTracker:
     def refusals(self) -> dict[Txid, str]:
         """Why a transaction is not on its way to a block, in one line each."""
         found = {}
-        for txid in self._transactions:
+        for txid, record in self._transactions.items():
+            if self._is_over(record):
+                continue
             if txid in self._lost:
                 found[txid] = self._lost[txid]
             elif texts := [_refusal_text(report) for report in self.reports(txid) if not report.accepted]:
@@ -144,7 +154,7 @@ class TxTracker:
     def repeat(self) -> None:
         """Broadcast everything unconfirmed again after the next commit."""
         for txid, record in self._transactions.items():
-            if not record.decided_height:
+            if not record.decided_height and not self._is_over(record):
                 self._due[txid] = None
 
     def repeat_hopeful(self) -> None:
@@ -152,7 +162,7 @@ class TxTracker:
         for txid, record in self._transactions.items():
             reports = self.reports(txid)
             hopeless = bool(reports) and all(report.refusal is BroadcastRefusal.INVALID for report in reports)
-            if not record.decided_height and not hopeless:
+            if not record.decided_height and not hopeless and not self._is_over(record):
                 self._due[txid] = None
 
     # -- chain -----------------------------------------------------------------------------------------------------
@@ -198,7 +208,7 @@ class TxTracker:
         catch-up only at its end)."""
         self.height = height
         for txid, record in self._transactions.items():
-            if not self._is_final(record, IRREVOCABLE_DEPTH if record.conflict_height else RETAINED_DEPTH):
+            if not self._is_final(record, RETAINED_DEPTH):
                 continue
             outputs = parse_transaction(record.raw).outputs if record.conflict_height else ()
             self._forget(txid)
