@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from leyden.bitcoin import Transaction, TxIn, TxOut
 from leyden.chain import WatchSet
 from leyden.channel import Lifecycle
 from leyden.channel.events import ForceClose
@@ -129,8 +130,8 @@ def test_history_that_was_owed_is_found_by_whole_blocks_after_a_fail_over(scene:
     scene.command(scene.bob, channel_id, ForceClose(reason="test"))
     scene.mine(3)
     assert scene.channel(scene.alice).spend is None
-    source.says.append(SourceTrouble(reason="gone"))
-    source.silent = True
+    said: list[Any] = [SourceTrouble(reason="gone")]
+    source.poll = lambda: said.pop() if said else None  # and nothing more
     scene.wait(60)
     assert scene.chain.source_name == "whole"
     assert scene.channel(scene.alice).lifecycle is Lifecycle.REMOTE_CLOSED
@@ -191,3 +192,25 @@ def test_a_source_that_never_ends_its_catch_up_does_not_freeze_the_node(scene: S
     assert scene.chain.source_name == "second"
     assert scene.chain.synced
     assert scene.alice.core.channels.get(channel_id) is not None
+
+
+def test_a_spend_whose_witness_was_altered_is_seen_all_the_same(scene: Scene) -> None:
+    """No proof covers a witness: who leaves it out must not hide that a coin of ours is gone."""
+    scene.begin(sources=[MatchedChain])
+    alice = scene.alice
+    coins = alice.core.services.wallet.coins()
+    assert coins
+    for restart in (False, True):
+        if restart:
+            alice.kill()
+            alice.start()
+        bare = [
+            Transaction(
+                version=2,
+                inputs=(TxIn(prevout=coin.outpoint, sequence=0),),
+                outputs=(TxOut(value=Sat(1000), script=b"\x51"),),
+                locktime=0,
+            )
+            for coin in coins
+        ]
+        assert all(alice.core.chain.follower.watches.matches(tx) for tx in bare)
