@@ -214,10 +214,9 @@ class ChainMonitor:
                 self.watch(script, None)
 
     def watch_coins(self) -> None:
-        """Coins of the wallet whose spending does not show the script (all but version 0)."""
+        """Every coin of the wallet: its spending may not show the script, and no proof covers a witness that does."""
         for coin in self._wallet.coins():
-            if coin.script[:1] != b"\x00":
-                self.watch(coin.script, coin.outpoint)
+            self.watch(coin.script, coin.outpoint)
 
     def alarm(self, reason: str) -> None:
         self._publish(Alarm(subject="chain_source", text=clean_text(reason)))
