@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 from leyden.hooks.types import FeeTarget
-from leyden.node.fees import CEILING, FLOOR, PATIENCE_SECONDS, REFRESH_SECONDS, STALE_SECONDS, FeeCache
+from leyden.node.fees import (
+    ANCHOR_CEILING,
+    CEILING,
+    FLOOR,
+    PATIENCE_SECONDS,
+    REFRESH_SECONDS,
+    STALE_SECONDS,
+    FeeCache,
+)
 from leyden.node.host import Caller, run_inline
 from leyden.types import FeeRatePerKw
 
@@ -191,3 +199,14 @@ def test_channels_hear_of_each_look() -> None:
     cache.refresh()
     clock.advance(REFRESH_SECONDS)
     assert len(told) == 4
+
+
+def test_one_lying_estimator_cannot_put_a_channel_into_its_commitment_fee() -> None:
+    """The first answer has nothing to be compared with. A commitment with anchors need not pay more than it takes to
+    enter a full mempool: the rest can be added when it is needed, and what is in it nobody gets back."""
+    cache, _ = make(Says(250_000))
+    cache.refresh()
+    assert cache.rates.anchor_channel == ANCHOR_CEILING
+    assert cache.rates.min_allowed_anchor_remote <= ANCHOR_CEILING
+    assert cache.rates.non_anchor_channel == CEILING  # nobody can add to that one
+    assert cache.rates.urgent_sweep == CEILING

@@ -15,6 +15,9 @@ log = structlog.get_logger("leyden.fees")
 
 FLOOR = FeeRatePerKw(253)
 CEILING = FeeRatePerKw(250_000)
+ANCHOR_CEILING = FeeRatePerKw(25_000)
+"""Most that a commitment with anchors pays, 100 satoshi per virtual byte: enough for any mempool, and more can be added
+when it is broadcast. Whatever an estimator says, a funder's balance does not become fee."""
 REFRESH_SECONDS = 60.0
 STALE_SECONDS = 3600.0
 PATIENCE_SECONDS = 20.0
@@ -133,11 +136,13 @@ def _in_order(rates: FeeRates) -> FeeRates:
     """Purposes that cannot contradict each other do not: what is urgent pays no less than what is not, a peer is not
     asked for more than we would pay, and no bound is below what we pay ourselves."""
     urgent = max(rates.urgent_sweep, rates.sweep)
-    paid = (urgent, rates.funding, rates.anchor_channel, rates.non_anchor_channel, rates.close_minimum)
+    anchors = FeeRatePerKw(min(rates.anchor_channel, ANCHOR_CEILING))
+    paid = (urgent, rates.funding, anchors, rates.non_anchor_channel, rates.close_minimum)
     return msgspec.structs.replace(
         rates,
         urgent_sweep=urgent,
-        min_allowed_anchor_remote=min(rates.min_allowed_anchor_remote, rates.anchor_channel),
+        anchor_channel=anchors,
+        min_allowed_anchor_remote=min(rates.min_allowed_anchor_remote, anchors),
         min_allowed_non_anchor_remote=min(rates.min_allowed_non_anchor_remote, rates.non_anchor_channel),
         maximum=max(rates.maximum, *paid),
     )
