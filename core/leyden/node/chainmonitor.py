@@ -38,6 +38,7 @@ from leyden.types import BlockHash, BlockHeight, OutPoint, clean_text
 log = structlog.get_logger("leyden.chain")
 
 CHECK_SECONDS = 15.0
+"""How often troubles are looked at; more often if the settings ask for less patience than twice that."""
 STALL_SECONDS = 120.0
 """How long a source may be behind another one that stands by, or short of its own tip (until it is there no peer is
 heard), before that one takes over."""
@@ -327,7 +328,8 @@ class ChainMonitor:
     # -- health and fail-over ----------------------------------------------------------------------------------------
 
     def _check_later(self) -> None:
-        self._host.call_later(CHECK_SECONDS, lambda: self._post(self._check_again))
+        patience = min(self._settings.trouble_seconds, self._settings.failover_seconds)
+        self._host.call_later(min(CHECK_SECONDS, max(1.0, patience / 2)), lambda: self._post(self._check_again))
 
     def _check_again(self) -> None:
         self._check()
