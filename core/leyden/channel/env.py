@@ -9,8 +9,10 @@ from leyden.crypto import sha256
 from leyden.types import BlockHeight, CltvDelta, FeeRatePerKw, Msat, NodeId, Sat
 from leyden.wire.features import Features
 
-ESTIMATES_DIFFER = 2
-"""What one node thinks the chain costs another may think costs this much less."""
+ESTIMATES_DIFFER_ANCHORS = (1, 2)
+"""What one node thinks the chain costs another may think costs this part of it: whoever is in need can add to it."""
+ESTIMATES_DIFFER = (4, 5)
+"""The same without anchors, where the fee must do as it is."""
 RELAY_FLOOR = FeeRatePerKw(253)
 """One satoshi per virtual byte, rounded up: what nodes relay at least."""
 
@@ -35,9 +37,10 @@ class FeeRates(msgspec.Struct, frozen=True, kw_only=True):
         return self.anchor_channel if anchors else self.non_anchor_channel
 
     def least_remote(self, anchors: bool) -> FeeRatePerKw:
-        """The least that a peer's commitments may pay: half of our estimate, for no two estimators agree."""
+        """The least that a peer's commitments may pay: some of our estimate, for no two estimators agree."""
         estimate = self.min_allowed_anchor_remote if anchors else self.min_allowed_non_anchor_remote
-        return FeeRatePerKw(max(estimate // ESTIMATES_DIFFER, min(estimate, RELAY_FLOOR)))
+        part, whole = ESTIMATES_DIFFER_ANCHORS if anchors else ESTIMATES_DIFFER
+        return FeeRatePerKw(max(estimate * part // whole, min(estimate, RELAY_FLOOR)))
 
 
 class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
