@@ -132,11 +132,14 @@ def _hits(found: Sequence[K], wanted: Container[K]) -> list[int]:
 
 
 def _spent_scripts(block: ScannedBlock) -> list[bytes]:
-    """``spent_script`` of every input with a witness."""
-    return [
-        b"\x00\x14" + hash160(last) if items == 2 and len(last) == _PUBKEY_SIZE else b"\x00\x20" + sha256(last)
-        for items, last in block.witnesses
-    ]
+    """``spent_script`` of every input with a witness; each key or script is hashed once, for many inputs share them."""
+    scripts = {
+        shown: b"\x00\x14" + hash160(shown[1])
+        if shown[0] == 2 and len(shown[1]) == _PUBKEY_SIZE
+        else b"\x00\x20" + sha256(shown[1])
+        for shown in set(block.witnesses)
+    }
+    return [scripts[shown] for shown in block.witnesses]
 
 
 def _at(log: _Log) -> WatchSet:
