@@ -1,5 +1,7 @@
 """HTLCs and updates: limits, ids, stages, deadlines, signatures, revocations, fees (BOLT 2; C-071 to C-090)."""
 
+from typing import Any
+
 import pytest
 from channel_kit import (
     commit_add,
@@ -57,6 +59,11 @@ def add_message(pair: ChannelPair, id: int = 0, amount: int = 10_000_000, expiry
         cltv_expiry=expiry,
         onion_routing_packet=bytes(1366),
     )
+
+
+def failed(amount: int, **how: Any) -> fx.HtlcFailed:
+    """The first HTLC of a channel, of ``amount`` msat."""
+    return fx.HtlcFailed(id=0, amount_msat=Msat(amount), payment_hash=PaymentHash(sha256(preimage_of(amount))), **how)
 
 
 def test_one_payment_from_end_to_end() -> None:
@@ -219,7 +226,7 @@ def test_a_failure_is_told_only_when_the_removal_is_irrevocable() -> None:
     pair.deliver(pair.a)
     assert not pair.a.deliveries
     pair.deliver(pair.b)
-    assert pair.a.deliveries == [fx.HtlcFailed(id=0, reason=b"r" * 292)]
+    assert pair.a.deliveries == [failed(5_000_000, reason=b"r" * 292)]
     pair.settle()
     assert len(pair.a.deliveries) == 1
 
@@ -242,7 +249,7 @@ def test_a_malformed_report_keeps_its_fields() -> None:
     forget(pair.a)
     pair.b.do(ev.FailMalformedHtlc(id=0, sha256_of_onion=b"o" * 32, failure_code=0xC005))
     pair.settle()
-    assert pair.a.deliveries == [fx.HtlcFailed(id=0, sha256_of_onion=b"o" * 32, failure_code=0xC005)]
+    assert pair.a.deliveries == [failed(5_000_000, sha256_of_onion=b"o" * 32, failure_code=0xC005)]
 
 
 @pytest.mark.proves("C-080")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from leyden.channel.effects import HtlcFailed, HtlcFulfilled, HtlcReceived
 from leyden.channel.limits import LOCAL, REMOTE
 from leyden.channel.stages import Moved, after_revocation, after_signature, is_unsigned
-from leyden.channel.state import Channel, Lifecycle, Link, LiveHtlc, Signatures, Stage
+from leyden.channel.state import Channel, Lifecycle, Link, LiveHtlc, Removal, Signatures, Stage
 from leyden.channel.turn import Misplaced, Turn
 from leyden.channel.views import next_view, preimages_leaving, preimages_left, signed_view
 from leyden.commitment import make_commitment, verify_commitment_signatures
@@ -223,11 +223,11 @@ def _deliver_received(turn: Turn, htlc: LiveHtlc) -> None:
 
 def failed_delivery(htlc: LiveHtlc) -> HtlcFailed:
     """What the payment is told when the removal of its HTLC has become irrevocable."""
-    removal = htlc.removal
-    if removal is None:
-        return HtlcFailed(id=htlc.id)
+    removal = htlc.removal or Removal()
     return HtlcFailed(
         id=htlc.id,
+        amount_msat=htlc.amount_msat,
+        payment_hash=htlc.payment_hash,
         reason=removal.reason or b"",
         sha256_of_onion=removal.sha256_of_onion,
         failure_code=removal.failure_code,

@@ -56,6 +56,8 @@ class HtlcFailed(_Record, frozen=True, kw_only=True):
     """An HTLC of ours failed and its removal is irrevocable: encrypted ``reason``, or a malformed report's fields."""
 
     id: int
+    amount_msat: Msat
+    payment_hash: PaymentHash
     reason: bytes = b""
     sha256_of_onion: bytes | None = None
     failure_code: int | None = None

@@ -8,8 +8,7 @@ signed, then ``shutdown``.
 from msgspec.structs import replace
 
 from leyden.channel.announce import announce_if_due
-from leyden.channel.dance import OP_RELEASE, OP_SIGN, release_request, repeat_signature_request
-from leyden.channel.effects import HtlcFailed
+from leyden.channel.dance import OP_RELEASE, OP_SIGN, failed_delivery, release_request, repeat_signature_request
 from leyden.channel.fail import fail_channel, lose_data
 from leyden.channel.limits import LOCAL, REMOTE, with_computed_totals
 from leyden.channel.opening import abandon
@@ -209,7 +208,7 @@ def _drop_late_proposals(turn: Turn) -> None:
         return
     first = min(late)
     for id in sorted(id for id in channel.local_htlcs if id >= first):
-        turn.deliver(HtlcFailed(id=id))
+        turn.deliver(failed_delivery(channel.local_htlcs[id]))
     kept = {id: htlc for id, htlc in channel.local_htlcs.items() if id < first}
     channel = with_computed_totals(replace(channel, local_htlcs=kept, next_local_id=first))
     turn.channel = replace(channel, unsigned=is_unsigned(channel))

@@ -14,7 +14,7 @@ from leyden.channel.effects import HtlcFailed, HtlcFulfilled, HtlcReceived
 from leyden.channel.events import AddHtlc, FailHtlc, FailMalformedHtlc, FulfillHtlc
 from leyden.crypto import CryptoError, sha256
 from leyden.hooks.services import NodeIdentity
-from leyden.hooks.types import IncomingPayment, NodeEvent, PaymentFailed, PaymentReceived, PaymentSent
+from leyden.hooks.types import Alarm, IncomingPayment, NodeEvent, PaymentFailed, PaymentReceived, PaymentSent
 from leyden.invoice import Invoice
 from leyden.node import keyspace
 from leyden.node.channels import ChannelActor, ChannelManager, PaymentDelivery
@@ -395,6 +395,12 @@ class PaymentManager:
         found = self._find(channel_id, delivery.id)
         if found is not None:
             self._on_attempt_failed(*found, delivery)
+        else:  # fulfilled before: the preimage proves the payment, whatever became of the money
+            text = (
+                f"a payment of {delivery.amount_msat} msat, hash {delivery.payment_hash.hex()}, counts as made: the "
+                f"peer of channel {channel_id.hex()} showed its preimage, and then gave the money back"
+            )
+            self._publish(Alarm(subject="payment_returned", text=text))
 
     def _on_attempt_failed(self, record: PaymentRecord, attempt: Attempt, delivery: HtlcFailed) -> None:
         report: FailureReport
