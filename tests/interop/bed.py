@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from leyden.bitcoin import Network
 from leyden.crypto import sha256
-from leyden.hooks.types import ChannelClosed, NodeEvent
+from leyden.hooks.types import Alarm, ChannelClosed, NodeEvent
 from leyden.invoice import Invoice, parse_invoice
 from leyden.node import Node
 from leyden.node.dispatcher import HookDispatcher
@@ -484,6 +484,10 @@ class Story:
 
     async def events(self) -> list[NodeEvent]:
         return [logged.event for logged in await self.node.events(limit=1000)]
+
+    async def alarms(self, subject: str) -> list[str]:
+        """The texts of our alarms of this kind."""
+        return [event.text for event in await self.events() if isinstance(event, Alarm) and event.subject == subject]
 
 
 class Held:
