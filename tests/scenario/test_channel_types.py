@@ -2,15 +2,19 @@
 
 import msgspec
 import pytest
-from leyden.bitcoin import Network
+from leyden.bitcoin import Network, parse_transaction
 from leyden.channel import ChannelError
 from leyden.channel.announce import channel_announcement
 from leyden.hooks.errors import SettingsError
+from leyden.hooks.types import BroadcastKind
 from leyden.node import Node
+from leyden.node.core import LOCAL_FEATURES
+from leyden.node.rows import BROADCAST_KINDS
 from leyden.testing.crash import tell
 from leyden.testing.story import Plan, parse_plan
 from leyden.types import ChannelId, FeeRatePerKw, Msat, Sat
 from leyden.wire import ChannelAnnouncement
+from leyden.wire.features import Feature, Features
 from leyden.wire.gossip_signatures import check_channel_announcement
 
 from tests.scenario.conftest import POLICY, World, until, usable
@@ -130,6 +134,31 @@ async def test_a_close_is_replaced_by_one_with_a_higher_fee(world: World) -> Non
     assert bob.wallet_balance().confirmed == 400_000
     await world.mine(5)
     await until(lambda: not alice.channels() and not bob.channels())
+
+
+@pytest.mark.parametrize("simple", [True, False])
+async def test_a_close_costs_no_more_than_it_may(world: World, simple: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not simple:
+        without = Features(LOCAL_FEATURES.bits & ~(3 << Feature.OPTION_SIMPLE_CLOSE))
+        monkeypatch.setattr("leyden.node.core.LOCAL_FEATURES", without)
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 5_000_000)
+    channel_id = ChannelId(await world.channel(alice, bob, push_msat=400_000_000))
+    await alice.close_channel(channel_id, feerate=FeeRatePerKw(5_000), max_fee=Sat(300))
+
+    def paid() -> list[int]:
+        """What each closing transaction takes from alice, whose output is the larger one."""
+        tracked = alice.core.tracker._transactions.items()
+        closes = [
+            parse_transaction(row.raw) for _, row in tracked if BROADCAST_KINDS[row.kind] is BroadcastKind.MUTUAL_CLOSE
+        ]
+        return [600_000 - max(output.value for output in tx.outputs) for tx in closes]
+
+    await until(lambda: 300 in paid())
+    await until(lambda: len(paid()) == (2 if simple else 1))
+    assert max(paid()) == 300
+    await world.mine(1)
+    await until(lambda: any(t["confirmed_height"] for t in alice.transactions() if t["kind"] == "mutual_close"))
 
 
 async def test_a_public_channel_is_signed_by_both(world: World) -> None:

@@ -344,12 +344,23 @@ class Node:
         return ids
 
     async def close_channel(
-        self, channel_id: ChannelId, *, force: bool = False, script: bytes = b"", feerate: FeeRatePerKw | None = None
+        self,
+        channel_id: ChannelId,
+        *,
+        force: bool = False,
+        script: bytes = b"",
+        feerate: FeeRatePerKw | None = None,
+        max_fee: Sat | None = None,
     ) -> None:
-        """Begin a cooperative close, or broadcast our commitment (``force``). Returns when that decision is durable."""
+        """Begin a cooperative close, or broadcast our commitment (``force``). Returns when that decision is durable.
+
+        ``script`` gets our coins (default: one of the wallet); ``feerate`` is the target for the closing transaction
+        and ``max_fee``, satoshi, the most that we pay for it. A forced close takes none of the three.
+        """
         refuse_deadlock(channel_id)
-        command: ForceClose | Shutdown
-        command = ForceClose(reason="asked for") if force else Shutdown(script=script, feerate=feerate)
+        command: ForceClose | Shutdown = ForceClose(reason="asked for")
+        if not force:
+            command = Shutdown(script=script, feerate=feerate, max_fee=max_fee)
         await self._call(lambda: self.core.channels.apply(self._actor(channel_id), command))
 
     async def update_channel_policy(self, **changes: object) -> ChannelPolicy:
