@@ -38,6 +38,19 @@ def test_every_block_is_marked(page: Path) -> None:
             assert MARK.fullmatch(block.mark), f"{page.name}:{block.line}: {block.mark!r}"
 
 
+def test_the_guide_names_every_alarm() -> None:
+    """Programs match on these words."""
+    raised = set()
+    for path in (ROOT / "core/leyden").rglob("*.py"):
+        raised |= set(
+            re.findall(r'(?:Alarm\(\s*subject=|turn\.alarm\(\s*|^SUBJECT = )"(\w+)"', path.read_text(), re.MULTILINE)
+        )
+    guide = (ROOT / "docs/guides/coordination.md").read_text()
+    listed = guide.partition("- `Alarm(subject, text)`")[2].partition("- `AlarmCleared")[0]
+    assert raised == set(re.findall(r"`(\w+)`", listed)) - {"subject", "text"}
+    assert len(raised) > 15
+
+
 # -- the runner itself -------------------------------------------------------------------------------------------------
 
 PAGE = """\
