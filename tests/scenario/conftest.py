@@ -80,7 +80,7 @@ class World:
 
     async def mine(self, count: int) -> None:
         """Mine, and wait until every node has followed."""
-        await asyncio.sleep(0.02)  # let transactions that were just broadcast arrive
+        await until(lambda: not any(node.core.tracker._asked for node in self.nodes))  # what was broadcast has arrived
         self.chain.mine(count)
         await until(lambda: all(node.info().height == self.chain.height for node in self.nodes))
 
@@ -124,7 +124,8 @@ def usable(node: Node) -> bool:
     return any(channel.usable for channel in node.channels())
 
 
-async def until(reached: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(reached: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a state; ``seconds`` are for a machine that is very busy."""
     async with asyncio.timeout(seconds):
         while not reached():
             await asyncio.sleep(0.01)

@@ -36,7 +36,7 @@ def test_a_crash_over_a_channel_without_anchors(text: str) -> None:
 
 async def pay(payer: Node, payee: Node, amount: int) -> str:
     invoice = await payee.create_invoice(Msat(amount), "")
-    return (await payer.pay(invoice.bolt11, timeout=10)).status
+    return (await payer.pay(invoice.bolt11, timeout=60)).status
 
 
 async def test_a_channel_of_more_than_2_to_the_24_satoshi(world: World) -> None:

@@ -14,7 +14,7 @@ LEYDEN = [sys.executable, "-m", "leyden_cli"]
 
 
 def leyden(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*LEYDEN, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*LEYDEN, *arguments], capture_output=True, text=True, timeout=120)
 
 
 def refusal(*arguments: str) -> str:

@@ -20,7 +20,7 @@ CHAIN = [sys.executable, "-m", "leyden_regtest"]
 
 
 def leyden(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*LEYDEN, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*LEYDEN, *arguments], capture_output=True, text=True, timeout=120)
 
 
 def answer(*arguments: str) -> Any:
@@ -41,7 +41,7 @@ class Process:
         """Exit code and standard error."""
         if number is not None:
             self._process.send_signal(number)
-        _, error = self._process.communicate(timeout=30)
+        _, error = self._process.communicate(timeout=60)
         return self._process.returncode, error
 
     def clean_up(self) -> None:
@@ -191,7 +191,7 @@ def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
 
 
 def wait(check: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not check():
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -225,7 +225,7 @@ def test_stop_while_the_chain_is_away(tmp_path: Path) -> None:
     process = subprocess.Popen([*LEYDEN, "start", "--dir", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait(lambda: Path(folder, "leyden.sqlite-wal").exists())
     process.terminate()
-    out, error = process.communicate(timeout=30)
+    out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b""), error
 
 

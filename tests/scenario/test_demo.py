@@ -17,7 +17,7 @@ def test_demo(tmp_path: Path) -> None:
         [sys.executable, "-m", "leyden_cli", "demo", "--verbose"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         env={**os.environ, "TMPDIR": str(tmp_path)} if len(str(tmp_path)) < 60 else None,
     )
     assert done.returncode == 0, done.stdout + done.stderr

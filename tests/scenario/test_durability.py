@@ -72,7 +72,7 @@ async def test_a_full_disk_is_one_alarm_and_heals(world: World, quiet_logs: Log,
     with pytest.raises(StorageDegraded):
         await alice.create_invoice(Msat(1000), "refused at once")
     await until(lambda: not usable(bob))  # nobody is heard
-    await asyncio.sleep(1.2)  # one attempt to recover fails
+    await until(lambda: any(entry["event"] == "storage_still_degraded" for entry in quiet_logs))
     assert [entry["event"] for entry in quiet_logs if entry["log_level"] == "error"] == [
         "turn_dropped",
         "storage_degraded",
@@ -83,7 +83,7 @@ async def test_a_full_disk_is_one_alarm_and_heals(world: World, quiet_logs: Log,
     await until(lambda: usable(alice) and usable(bob))
     await until(lambda: alice.info().height == world.chain.height)
     invoice = await bob.create_invoice(Msat(7_000_000), "after")
-    assert (await alice.pay(invoice.bolt11, timeout=10)).status == "succeeded"
+    assert (await alice.pay(invoice.bolt11, timeout=60)).status == "succeeded"
     alarms = [e.event for e in await alice.events(limit=1000) if isinstance(e.event, Alarm)]
     assert [alarm.subject for alarm in alarms] == ["storage"]
     assert "the disk is full" in alarms[0].text
@@ -109,7 +109,7 @@ async def test_a_payment_on_its_way_survives_a_full_disk(world: World, expected_
     assert not any(payment.done() for payment in paying)
     store.free()
     await until(lambda: usable(alice) and usable(bob))
-    views = await asyncio.wait_for(asyncio.gather(*paying), 10)
+    views = await asyncio.wait_for(asyncio.gather(*paying), 60)
     assert {view.status for view in views} == {"succeeded"}
     await until(lambda: bob.channels()[0].local_msat == sum(1_000_000 + i for i in range(10)))
 
@@ -123,12 +123,12 @@ async def test_the_second_node_on_a_database_fences_the_first(
     second = await world.start("alice")
     with pytest.raises(LeydenError):
         await first.create_invoice(Msat(1000), "too late")
-    assert isinstance(await asyncio.wait_for(failed, 5), StoreFenced)
+    assert isinstance(await asyncio.wait_for(failed, 60), StoreFenced)
     assert "\n" not in str(failed.result())
     lines = [entry for entry in quiet_logs if entry["log_level"] == "critical"]
     assert [entry["event"] for entry in lines] == ["node_stops"]
     assert (await second.create_invoice(Msat(1000), "ours now")).status == "unpaid"
-    await asyncio.wait_for(world.stop(first), 5)
+    await asyncio.wait_for(world.stop(first), 60)
 
 
 async def start_again(world: World, services: Services, config: NodeConfig) -> str:

@@ -13,7 +13,7 @@ from tests.scenario.conftest import World, until, usable
 
 async def pay(payer: Node, payee: Node, amount: int) -> str:
     invoice = await payee.create_invoice(Msat(amount), "coffee")
-    return (await payer.pay(invoice.bolt11, timeout=10)).status
+    return (await payer.pay(invoice.bolt11, timeout=60)).status
 
 
 async def test_open_pay_both_ways_and_close(world: World) -> None:
@@ -56,7 +56,7 @@ async def test_a_payment_that_the_payee_does_not_know_fails_for_that_reason(worl
     invoice = await bob.create_invoice(Msat(2_000_000), "", expiry=1)
     await asyncio.sleep(0)
     bob.core.payments._invoices.evict(PaymentHash(bytes.fromhex(invoice.payment_hash)))
-    result = await alice.pay(invoice.bolt11, timeout=10)
+    result = await alice.pay(invoice.bolt11, timeout=60)
     assert result.status == "failed"
     assert "incorrect_or_unknown_payment_details" in result.failure
     await until(lambda: alice.channels()[0].htlcs == 0)
@@ -69,12 +69,12 @@ async def test_an_invoice_is_paid_once(world: World) -> None:
     await world.channel(alice, bob)
     invoice = await bob.create_invoice(Msat(3_000_000), "once")
     first, second = await asyncio.gather(
-        alice.pay(invoice.bolt11, timeout=10), alice.pay(invoice.bolt11, timeout=10), return_exceptions=True
+        alice.pay(invoice.bolt11, timeout=60), alice.pay(invoice.bolt11, timeout=10), return_exceptions=True
     )
     assert not isinstance(first, BaseException)
     assert isinstance(second, PaymentError)
     with pytest.raises(PaymentError, match="already paid"):
-        await alice.pay(invoice.bolt11, timeout=10)
+        await alice.pay(invoice.bolt11, timeout=60)
     await until(lambda: bob.channels()[0].local_msat == 3_000_000)
 
 
@@ -83,8 +83,8 @@ async def test_the_same_key_gets_the_same_answer(world: World) -> None:
     await world.fund(alice, 5_000_000)
     await world.channel(alice, bob)
     invoice = await bob.create_invoice(Msat(3_000_000), "once")
-    first = await alice.pay(invoice.bolt11, key="order 7", timeout=10)
-    again = await alice.pay(invoice.bolt11, key="order 7", timeout=10)
+    first = await alice.pay(invoice.bolt11, key="order 7", timeout=60)
+    again = await alice.pay(invoice.bolt11, key="order 7", timeout=60)
     assert first == again
     await until(lambda: bob.channels()[0].local_msat == 3_000_000)
 
@@ -150,7 +150,7 @@ async def test_callers_that_look_at_the_same_time_do_not_both_pay(world: World) 
 
     async def pay_a_little_later(seconds: float) -> str:
         await asyncio.sleep(seconds)
-        return (await alice.pay(invoice.bolt11, timeout=10)).status
+        return (await alice.pay(invoice.bolt11, timeout=60)).status
 
     outcomes = await asyncio.gather(*(pay_a_little_later(0.004 * n) for n in range(12)), return_exceptions=True)
     assert outcomes.count("succeeded") == 1

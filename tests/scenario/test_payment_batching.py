@@ -25,7 +25,7 @@ async def open_three(world: World) -> tuple[Node, Node]:
 async def pay_at_once(alice: Node, bob: Node, count: int) -> list[int]:
     """How many millisatoshi arrived over each channel, most first."""
     invoices = [(await bob.create_invoice(Msat(1_000_000), "")).bolt11 for _ in range(count)]
-    results = await asyncio.gather(*(alice.pay(bolt11, timeout=10) for bolt11 in invoices))
+    results = await asyncio.gather(*(alice.pay(bolt11, timeout=60) for bolt11 in invoices))
     assert [result.status for result in results] == ["succeeded"] * count
     await until(lambda: all(channel.htlcs == 0 for channel in (*alice.channels(), *bob.channels())))
     return sorted((channel.local_msat for channel in bob.channels()), reverse=True)

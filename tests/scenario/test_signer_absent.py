@@ -269,13 +269,13 @@ async def test_two_nodes_with_slow_signers_over_sockets(world: World) -> None:
     there = [await bob.create_invoice(Msat(1_000_000 + i), "there") for i in range(10)]
     back = [await alice.create_invoice(Msat(2_000_000 + i), "back") for i in range(10)]
     views = await asyncio.gather(
-        *(alice.pay(invoice.bolt11, timeout=40) for invoice in there),
-        *(bob.pay(invoice.bolt11, timeout=40) for invoice in back),
+        *(alice.pay(invoice.bolt11, timeout=60) for invoice in there),
+        *(bob.pay(invoice.bolt11, timeout=60) for invoice in back),
     )
     assert {view.status for view in views} == {"succeeded"}
-    await until(lambda: usable(alice) and not alice.channels()[0].htlcs and not bob.channels()[0].htlcs, 20)
+    await until(lambda: usable(alice) and not alice.channels()[0].htlcs and not bob.channels()[0].htlcs)
     await alice.close_channel(ChannelId(channel_id))
-    await until(lambda: any(t["kind"] == "mutual_close" for t in alice.transactions()), 20)
+    await until(lambda: any(t["kind"] == "mutual_close" for t in alice.transactions()))
     await world.mine(6)
     await until(lambda: not alice.channels() and not bob.channels())
     expected = 300_000 + sum(1_000_000 + i for i in range(10)) // 1000 - sum(2_000_000 + i for i in range(10)) // 1000

@@ -100,7 +100,7 @@ def test_a_line_that_shipped_code_names_is_required(project: Path) -> None:
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "leyden.testing.checklist", "--root", str(project), *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "LEYDEN"))}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
 
 
 def states(output: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ async def exchange(path: Path, data: bytes, replies: int = 1) -> list[Any]:
     try:
         writer.write(data)
         await writer.drain()
-        return [json.loads(await asyncio.wait_for(reader.readline(), 5)) for _ in range(replies)]
+        return [json.loads(await asyncio.wait_for(reader.readline(), 60)) for _ in range(replies)]
     finally:
         writer.close()
         await writer.wait_closed()
@@ -125,12 +125,12 @@ async def test_socket_is_private(path: Path) -> None:
 async def test_bad_lines_get_an_error_and_the_connection_goes_on(path: Path, line: bytes, code: int) -> None:
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(line)
-    reply = json.loads(await asyncio.wait_for(reader.readline(), 5))
+    reply = json.loads(await asyncio.wait_for(reader.readline(), 60))
     assert reply["error"]["code"] == code
     assert "result" not in reply
     assert "secret" not in reply["error"]["message"]
     writer.write(request("echo", {"text": "still here"}))
-    assert json.loads(await asyncio.wait_for(reader.readline(), 5))["result"] == ["still here"]
+    assert json.loads(await asyncio.wait_for(reader.readline(), 60))["result"] == ["still here"]
     writer.close()
     await writer.wait_closed()
 

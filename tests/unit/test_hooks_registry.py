@@ -263,6 +263,6 @@ def test_code_of_what_is_not_enabled_never_runs(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=280,
     )
     assert done.stdout.splitlines() == ["leyden-trap 3.2", "False", "trap sprung"]
