@@ -5,7 +5,7 @@ Scenarios wait for states of both sides and of the chain, never for time.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -457,6 +457,18 @@ class Story:
         found = await self.until(lambda: self.peer.payment(payment_hash), "the peer's payment has ended")
         assert found is not None
         return found
+
+    async def kept_by_peer(self, channel: "Chan", ended: Sequence[PaymentView]) -> int:
+        """In msat, what the payments that succeeded came to, less what the peer took and gave back after its restart.
+
+        Only LND was seen to do so (docs/interop.md), and an alarm of ours has to name each.
+        """
+        await self.until(lambda: channel.ours().htlcs == 0, "nothing is in flight")
+        made = [payment for payment in ended if payment.status == "succeeded"]
+        texts = await self.alarms("payment_returned")
+        returned = [payment for payment in made if any(payment.payment_hash in text for text in texts)]
+        assert not texts or self.bed.entry.name == "lnd", texts
+        return sum(p.amount_msat for p in made) - sum(p.amount_msat for p in returned)
 
     async def settle(self, preimage: bytes) -> None:
         """The peer takes what waits for its hold invoice; it may need a moment to see that all is there."""
