@@ -10,6 +10,7 @@ from leyden.bitcoin import Network, merkle_branch
 from leyden.chain import ChainSourceError
 from leyden.chain.checkpoints import genesis_header
 from leyden.hooks.errors import PluginError
+from leyden.hooks.refusals import is_known
 from leyden.hooks.registry import ServiceContext, load_plugins
 from leyden.hooks.settings import read_settings
 from leyden.hooks.types import BroadcastRefusal, FeeTarget, Watch
@@ -23,7 +24,7 @@ from leyden_electrum.plugin import ElectrumSettings, make_node
 from leyden_electrum.proofs import proof_mistake
 from leyden_electrum.scripts import ScriptBook
 from leyden_electrum.server import Proof, script_hash, status_of
-from leyden_electrum.submitting import is_known, refused
+from leyden_electrum.submitting import refused
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from leyden.bitcoin import Transaction
+from leyden.hooks.refusals import is_known, refusal_of
 from leyden.hooks.types import BroadcastRefusal, BroadcastResult
 from leyden.types import clean_text
 
@@ -14,41 +15,6 @@ from leyden_bitcoind.client import RpcClient, RpcRefused, RpcUnavailable
 NO_SUCH_METHOD = -32601
 _ANY_FEERATE = 0
 """Feerates were bounded by the node itself; bitcoind's own cap would stop an urgent claim."""
-_KNOWN = (
-    "txn-already-in-mempool",
-    "txn-already-known",
-    "txn-same-nonwitness-data-in-mempool",
-    "already in block chain",
-    "already in utxo set",
-)
-_MEANINGS: tuple[tuple[BroadcastRefusal, tuple[str, ...]], ...] = (
-    (BroadcastRefusal.MISSING_INPUTS, ("missingorspent", "missing-inputs", "missing inputs", "not-child-with-unconf")),
-    (BroadcastRefusal.TOO_EARLY, ("non-final", "bip68-final", "premature-spend")),
-    (
-        BroadcastRefusal.LOW_FEE,
-        (
-            "min relay fee not met",
-            "mempool min fee not met",
-            "min-fee-not-met",
-            "insufficient fee",
-            "mempool full",
-            "fee-too-low",
-        ),
-    ),
-    (
-        BroadcastRefusal.CONFLICT,
-        (
-            "txn-mempool-conflict",
-            "bip125-replacement-disallowed",
-            "replacement-adds-unconfirmed",
-            "too many potential replacements",
-            "bad-txns-spends-conflicting-tx",
-            "conflict-in-package",
-        ),
-    ),
-    (BroadcastRefusal.OTHER, ("too-long-mempool-chain", "package-mempool-limits", "truc-violation", "txn-mempool-")),
-)
-"""Parts of bitcoind's reasons; what is in none of them breaks a rule of consensus or relay."""
 
 
 async def submit(client: RpcClient, package: Sequence[Transaction]) -> BroadcastResult:
@@ -113,16 +79,6 @@ def _results(answer: Any) -> list[Any]:
     return list(answer.get("tx-results", {}).values())
 
 
-def is_known(reason: str) -> bool:
-    """Whether bitcoind refuses because it, or the chain, has the transaction already."""
-    lowered = reason.lower()
-    return any(part in lowered for part in _KNOWN)
-
-
 def refused(reason: str) -> BroadcastResult:
-    """What bitcoind's ``reason`` means."""
-    lowered = reason.lower()
-    meaning = next(
-        (refusal for refusal, parts in _MEANINGS if any(part in lowered for part in parts)), BroadcastRefusal.INVALID
-    )
-    return BroadcastResult(accepted=False, reason=clean_text(reason), refusal=meaning)
+    """With bitcoind's ``reason`` and what it means."""
+    return BroadcastResult(accepted=False, reason=clean_text(reason), refusal=refusal_of(reason))

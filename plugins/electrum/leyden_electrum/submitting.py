@@ -3,46 +3,12 @@
 from collections.abc import Sequence
 
 from leyden.bitcoin import Transaction
+from leyden.hooks.refusals import is_known, refusal_of
 from leyden.hooks.types import BroadcastRefusal, BroadcastResult
 from leyden.types import clean_text
 
 from leyden_electrum.errors import MAX_WORDS, ServerFault, ServerRefused, ServerUnavailable
 from leyden_electrum.server import Server
-
-_KNOWN = (
-    "txn-already-in-mempool",
-    "txn-already-known",
-    "txn-same-nonwitness-data-in-mempool",
-    "already in block chain",
-    "already in utxo set",
-)
-_MEANINGS: tuple[tuple[BroadcastRefusal, tuple[str, ...]], ...] = (
-    (BroadcastRefusal.MISSING_INPUTS, ("missingorspent", "missing-inputs", "missing inputs", "not-child-with-unconf")),
-    (BroadcastRefusal.TOO_EARLY, ("non-final", "non-bip68-final", "premature-spend")),
-    (
-        BroadcastRefusal.LOW_FEE,
-        ("relay fee not met", "min fee not met", "fee-not-met", "insufficient fee", "mempool full", "fee-too-low"),
-    ),
-    (
-        BroadcastRefusal.CONFLICT,
-        ("mempool-conflict", "bip125-replacement", "replacement-adds", "spends-conflicting", "potential replacements"),
-    ),
-    (
-        BroadcastRefusal.INVALID,
-        (
-            "bad-txns",
-            "bad-witness",
-            "script-verify",
-            "scriptpubkey",
-            "scriptsig",
-            "dust",
-            "tx-size",
-            "decode",
-            "coinbase",
-        ),
-    ),
-)
-"""Parts of bitcoind's reasons. Other words may be the server's own."""
 
 
 async def submit(server: Server, package: Sequence[Transaction]) -> BroadcastResult:
@@ -83,18 +49,8 @@ async def _submit_one(server: Server, tx: Transaction) -> BroadcastResult:
     return BroadcastResult(accepted=True)
 
 
-def is_known(words: str) -> bool:
-    """Whether a refusal says that the transaction is in the mempool or the chain already."""
-    lowered = words.lower()
-    return any(part in lowered for part in _KNOWN)
-
-
 def refused(words: str) -> BroadcastResult:
     """What ``words`` mean. Some servers put a phrase of their own before and the transaction in brackets behind."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     reason = next((line for line in reversed(lines) if not line.startswith("[")), "it does not say why")
-    lowered = reason.lower()
-    meaning = next(
-        (refusal for refusal, parts in _MEANINGS if any(part in lowered for part in parts)), BroadcastRefusal.OTHER
-    )
-    return BroadcastResult(accepted=False, reason=clean_text(reason, MAX_WORDS), refusal=meaning)
+    return BroadcastResult(accepted=False, reason=clean_text(reason, MAX_WORDS), refusal=refusal_of(reason))
