@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -25,7 +26,8 @@ PACKAGES = (
     *("libevent-core-2.1-7t64", "libevent-extra-2.1-7t64", "libevent-pthreads-2.1-7t64"),
     *("libstdc++6", "libzmq5", "libzstd1", "zlib1g"),
 )
-START_SECONDS = 20
+PATIENCE = 120
+"""Seconds for a start, a stop or an answer: a limit for what hangs, never reached on a machine that is merely busy."""
 
 
 class RpcError(Exception):
@@ -132,13 +134,14 @@ class Bitcoind:
         log = (self.folder / "stdout.log").open("ab")
         self._process = subprocess.Popen([*words, *flags], stdout=log, stderr=subprocess.STDOUT)
         log.close()
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.rpc("getblockchaininfo")
                 return self
             except (OSError, RpcError):
                 if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.kill()
                     raise Unavailable(f"bitcoind does not start: {self._tail()}") from None
                 time.sleep(0.05)
 
@@ -154,10 +157,15 @@ class Bitcoind:
         token = base64.b64encode(secret.encode()).decode()
         request.add_header("Authorization", f"Basic {token}")
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
-            answer = json.load(error)
+            with error:
+                said = error.read()
+            try:
+                answer = json.loads(said)
+            except ValueError:  # a cookie of its last life, or too many calls at once
+                raise RpcError(error.code, said.decode(errors="replace") or error.reason) from None
         if answer["error"] is not None:
             raise RpcError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
@@ -192,15 +200,10 @@ class Bitcoind:
         process, self._process = self._process, None
         if process is None:
             return
+        process.terminate()
+        process.send_signal(signal.SIGCONT)  # it may be frozen
         try:
-            self.rpc_stop()
-        except (OSError, RpcError):
-            process.terminate()
-        try:
-            process.wait(20)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-    def rpc_stop(self) -> None:
-        self.rpc("stop")
