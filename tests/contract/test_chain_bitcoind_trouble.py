@@ -470,6 +470,32 @@ async def test_lost_messages_are_noticed_by_the_counter(publisher: Callable[...,
     news.close()
 
 
+async def test_a_message_that_comes_as_a_wait_ends_is_not_lost(publisher: Callable[..., Any], tmp_path: Path) -> None:
+    """Whatever the turn of the event loop in which it arrives: a wait that another reason ended must not swallow it."""
+    news = News([f"ipc://{tmp_path}/news"])
+    news.open()
+    async with asyncio.timeout(TIMEOUT):
+        while not await news.wait(0.05):
+            publisher(b"hashblock", bytes(32), 0)
+    number = 0
+    for turns in range(4):
+        for _ in range(50):
+            waiting = asyncio.ensure_future(news.wait(TIMEOUT))
+            for _ in range(4):
+                await asyncio.sleep(0)
+            news.wake()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            publisher(b"sequence", bytes(32) + b"C", number)
+            number += 1
+            await waiting
+    async with asyncio.timeout(TIMEOUT):
+        while news._counters.get(b"sequence") != number:
+            await news.wait(0.05)
+    assert news.lost == 0
+    news.close()
+
+
 async def test_only_the_newest_blocks_are_kept(publisher: Callable[..., Any], tmp_path: Path) -> None:
     news = News([f"ipc://{tmp_path}/news"])
     news.open()
