@@ -35,6 +35,7 @@ class News:
         self._socket: zmq.asyncio.Socket | None = None
         self._counters: dict[bytes, int] = {}
         self._blocks: OrderedDict[BlockHash, bytes] = OrderedDict()
+        self._listening: asyncio.Task[None] | None = None
         self._announced: BlockHash | None = None
         """By ``sequence`` or ``hashblock``: bitcoind sends ``rawblock`` a moment after that."""
         self._woken = asyncio.Event()
@@ -57,49 +58,46 @@ class News:
             self._socket.subscribe(topic)
         for address in self._addresses:
             self._socket.connect(address)
+        self._listening = asyncio.ensure_future(self._listen(self._socket))
+
+    async def _listen(self, socket: zmq.asyncio.Socket) -> None:
+        """One reader, which nothing but ``close`` ends: a receive that is cancelled may take a message with it."""
+        while True:
+            if self._note(await socket.recv_multipart()):
+                self._woken.set()
 
     async def wait(self, seconds: float) -> bool:
         """True when a message about blocks came, or ``wake`` was called, before ``seconds`` had passed."""
-        wake = asyncio.ensure_future(self._woken.wait())
-        heard = asyncio.ensure_future(self._hear()) if self._socket is not None else None
-        waiting = [task for task in (wake, heard) if task is not None]
-        try:
-            done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-        self._woken.clear()
-        await self.drain()
+        heard = await self._woken_within(seconds)
         if self._announced is not None and b"rawblock" in self._counters:
             await self._await_block(self._announced)
         self._announced = None
-        return bool(done)
+        self._woken.clear()
+        return heard
 
     async def _await_block(self, block_hash: BlockHash) -> None:
         """It is worth a moment: else the same block would be fetched."""
+        until = asyncio.get_running_loop().time() + RAW_BLOCK_SECONDS
+        while block_hash not in self._blocks and self._socket is not None:
+            self._woken.clear()
+            if not await self._woken_within(until - asyncio.get_running_loop().time()):
+                return
+
+    async def _woken_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(RAW_BLOCK_SECONDS):
-                while block_hash not in self._blocks and self._socket is not None:
-                    self._note(await self._socket.recv_multipart())
+            async with asyncio.timeout(seconds):
+                return await self._woken.wait()
         except TimeoutError:
-            pass
+            return False
 
     def wake(self) -> None:
         """End the ``wait`` that is under way, or the next one."""
         self._woken.set()
 
-    async def _hear(self) -> None:
-        while self._socket is not None and not self._note(await self._socket.recv_multipart()):
-            pass
-
-    async def drain(self) -> None:
-        """Take in whatever has arrived, without waiting."""
-        while self._socket is not None and await self._socket.poll(0):
-            self._note(await self._socket.recv_multipart())
-
     def take(self, block_hash: BlockHash) -> bytes | None:
         """The block, if ``rawblock`` brought it; then it is forgotten here."""
+        if block_hash == self._announced:
+            self._announced = None
         return self._blocks.pop(block_hash, None)
 
     def child_of(self, tip: BlockHash) -> bytes | None:
@@ -129,6 +127,9 @@ class News:
 
     def close(self) -> None:
         self.wake()
+        if self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
