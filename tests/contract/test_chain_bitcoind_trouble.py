@@ -25,7 +25,7 @@ from leyden.hooks.types import (
 )
 from leyden.types import BlockHash, BlockHeight, LeydenError
 from leyden_bitcoind import BitcoindNode, Credentials, RpcClient, RpcDenied, RpcUnavailable
-from leyden_bitcoind.news import KEPT_BLOCKS, News
+from leyden_bitcoind.news import KEPT_BLOCKS, TOPICS, News
 from leyden_bitcoind.plugin import BitcoindSettings, make_node
 
 from tests.testbed import start_or_skip
@@ -435,48 +435,55 @@ async def test_without_zmq_polling_goes_on_and_somebody_is_told(fresh: Callable[
     assert [entry["event"] for entry in logs if "publishes" in entry["event"]] == ["bitcoind_publishes_nothing"]
 
 
+Published = tuple[News, Callable[[bytes, bytes, int], None]]
+
+
 @pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+async def published(tmp_path: Path) -> AsyncIterator[Published]:
+    """Subscribed news, and what publishes to them."""
     context = zmq.Context()
-    socket = context.socket(zmq.PUB)
+    socket = context.socket(zmq.XPUB)  # as PUB, and it is told of who subscribes
     socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, TIMEOUT * 1000)
     socket.bind(f"ipc://{tmp_path}/news")
-    yield lambda topic, body, counter: socket.send_multipart((topic, body, counter.to_bytes(4, "little")))
+    news = News([f"ipc://{tmp_path}/news"])
+    news.open()
+    assert {await asyncio.to_thread(socket.recv) for _ in TOPICS} == {b"\x01" + topic for topic in TOPICS}
+
+    def publish(topic: bytes, body: bytes, counter: int) -> None:
+        socket.send_multipart((topic, body, counter.to_bytes(4, "little")))
+
+    yield news, publish
+    news.close()
     socket.close()
     context.term()
 
 
-async def test_lost_messages_are_noticed_by_the_counter(publisher: Callable[..., Any], tmp_path: Path) -> None:
-    news = News([f"ipc://{tmp_path}/news"])
-    news.open()
-    block = bytes(32) + b"C"
-    async with asyncio.timeout(TIMEOUT):
-        while not await news.wait(0.05):  # until the subscription has arrived
-            publisher(b"hashblock", bytes(32), 0)
-    publisher(b"sequence", block, 7)
+async def test_lost_messages_are_noticed_by_the_counter(published: Published) -> None:
+    news, publish = published
+    publish(b"hashblock", bytes(32), 0)
     assert await news.wait(TIMEOUT)
-    publisher(b"sequence", bytes(32) + b"A" + bytes(8), 8)
-    assert not await news.wait(0.05)  # of the mempool: nothing to look at
+    block = bytes(32) + b"C"
+    publish(b"sequence", block, 7)
+    assert await news.wait(TIMEOUT)
+    publish(b"sequence", bytes(32) + b"A" + bytes(8), 8)
+    while news._counters[b"sequence"] != 9:
+        assert not await news.wait(0.05)  # of the mempool: nothing to look at
     assert news.lost == 0
     with structlog.testing.capture_logs() as logs:
-        publisher(b"sequence", bytes(32) + b"A" + bytes(8), 12)
+        publish(b"sequence", bytes(32) + b"A" + bytes(8), 12)
         assert await news.wait(TIMEOUT)  # three were lost, of blocks perhaps
     assert news.lost == 3
     assert [entry["event"] for entry in logs] == ["zmq_messages_lost"]
-    publisher(b"sequence", block, 13)
+    publish(b"sequence", block, 13)
     assert await news.wait(TIMEOUT)
-    publisher(b"rawblock", b"short", 1)
-    publisher(b"odd", b"", 1)
-    news.close()
+    publish(b"rawblock", b"short", 1)
+    publish(b"odd", b"", 1)
 
 
-async def test_a_message_that_comes_as_a_wait_ends_is_not_lost(publisher: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_message_that_comes_as_a_wait_ends_is_not_lost(published: Published) -> None:
     """Whatever the turn of the event loop in which it arrives: a wait that another reason ended must not swallow it."""
-    news = News([f"ipc://{tmp_path}/news"])
-    news.open()
-    async with asyncio.timeout(TIMEOUT):
-        while not await news.wait(0.05):
-            publisher(b"hashblock", bytes(32), 0)
+    news, publish = published
     number = 0
     for turns in range(4):
         for _ in range(50):
@@ -486,28 +493,39 @@ async def test_a_message_that_comes_as_a_wait_ends_is_not_lost(publisher: Callab
             news.wake()
             for _ in range(turns):
                 await asyncio.sleep(0)
-            publisher(b"sequence", bytes(32) + b"C", number)
+            publish(b"sequence", bytes(32) + b"C", number)
             number += 1
             await waiting
     async with asyncio.timeout(TIMEOUT):
         while news._counters.get(b"sequence") != number:
             await news.wait(0.05)
     assert news.lost == 0
-    news.close()
 
 
-async def test_only_the_newest_blocks_are_kept(publisher: Callable[..., Any], tmp_path: Path) -> None:
-    news = News([f"ipc://{tmp_path}/news"])
-    news.open()
+async def test_counters_begin_again_when_bitcoind_does(published: Published) -> None:
+    """It is reason enough to look, but nothing was lost unless the first ones that follow are missing."""
+    news, publish = published
+    with structlog.testing.capture_logs() as logs:
+        for number in (7, 0, 1):
+            publish(b"sequence", bytes(32) + b"A" + bytes(8), number)
+        assert await news.wait(TIMEOUT)
+        while news._counters[b"sequence"] != 2:
+            await news.wait(0.05)
+    assert (news.lost, logs) == (0, [])
+    with structlog.testing.capture_logs() as logs:
+        for number in (2, 1):
+            publish(b"sequence", bytes(32) + b"C", number)
+            assert await news.wait(TIMEOUT)
+    assert (news.lost, [entry["event"] for entry in logs]) == (1, ["zmq_messages_lost"])
+
+
+async def test_only_the_newest_blocks_are_kept(published: Published) -> None:
+    news, publish = published
     blocks = [n.to_bytes(4, "little") + bytes(32) + n.to_bytes(44, "little") + b"\x01" for n in range(7)]
-    async with asyncio.timeout(TIMEOUT):
-        while not await news.wait(0.05):
-            publisher(b"hashblock", bytes(32), 0)
     for number, raw in enumerate(blocks):
-        publisher(b"rawblock", raw, number)
+        publish(b"rawblock", raw, number)
         assert await news.wait(TIMEOUT)
     hashes = [BlockHash(sha256d(raw[:80])) for raw in blocks]
     assert news.child_of(BlockHash(bytes(32))) is None  # several claim to follow it
     assert [news.take(each) for each in hashes] == [None] * (7 - KEPT_BLOCKS) + blocks[7 - KEPT_BLOCKS :]
     assert news.take(hashes[-1]) is None
-    news.close()
