@@ -112,14 +112,16 @@ class News:
         topic, body, counter = frames
         number = int.from_bytes(counter, "little")
         expected = self._counters.get(topic, number)
-        self._counters[topic] = (number + 1) & 0xFFFFFFFF
+        self._counters[topic] = number + 1
         if topic == b"rawblock" and len(body) > HEADER_LENGTH:
             self._blocks[BlockHash(sha256d(body[:HEADER_LENGTH]))] = body
             while len(self._blocks) > KEPT_BLOCKS:
                 self._blocks.popitem(last=False)
         if number != expected:
-            self.lost += (number - expected) & 0xFFFFFFFF if number else 1  # it begins at 0 when bitcoind starts
-            log.warning("zmq_messages_lost", topic=topic.decode("ascii", "replace"))
+            missed = number - expected if number > expected else number  # it begins at 0 when bitcoind starts
+            if missed:
+                self.lost += missed
+                log.warning("zmq_messages_lost", topic=topic.decode("ascii", "replace"), messages=missed)
             return True
         if topic == b"hashblock" or (topic == b"sequence" and body[32:33] == b"C"):
             self._announced = BlockHash(body[31::-1])
