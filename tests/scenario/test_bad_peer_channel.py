@@ -7,6 +7,10 @@ import msgspec
 import pytest
 import structlog
 from leyden.channel import OPENING, Lifecycle
+from leyden.hooks.types import Alarm
+from leyden.node import keyspace
+from leyden.node.channels import SILENT_SECONDS
+from leyden.node.eventlog import decode_event
 from leyden.node.opening import MAX_UNFUNDED_PEERS, MAX_UNFUNDED_PER_PEER
 from leyden.node.peers import MAX_EXCUSES
 from leyden.testing.scripted_peer import ScriptedPeer
@@ -460,3 +464,34 @@ def test_storage_trouble_with_a_channel(busy: BusyNode, expected_errors: set[str
     assert busy.channel.is_usable
     busy.bystander = ScriptedPeer(busy.simulation, busy.node, "bystander").connect()
     busy.check()
+
+
+def test_a_peer_that_never_resumes_a_channel_is_told_of_once(busy: BusyNode) -> None:
+    def told() -> int:
+        rows = [row for key, row in busy.node.disk.rows.items() if key.startswith(keyspace.EVENT)]
+        alarms = [event for event in (decode_event(0, row).event for row in rows) if isinstance(event, Alarm)]
+        assert all(alarm.subject == "peer_silent" and busy.channel_id.hex() in alarm.text for alarm in alarms)
+        return len(alarms)
+
+    busy.simulation.advance(SILENT_SECONDS + 1)
+    assert told() == 0, "the friend is there and the channel works"
+    peer = as_friend(busy, reestablish=False)
+    busy.simulation.advance(SILENT_SECONDS - 1)
+    assert told() == 0
+    busy.simulation.advance(2)
+    assert told() == 1
+    peer.reconnect()
+    busy.simulation.advance(SILENT_SECONDS + 1)
+    assert told() == 1
+    peer.reconnect()
+    peer.send(first_reestablish(busy))
+    assert busy.channel.is_usable
+    busy.simulation.advance(SILENT_SECONDS + 1)
+    assert told() == 1
+    peer.reconnect()
+    busy.simulation.advance(SILENT_SECONDS / 2)
+    peer.reconnect()
+    busy.simulation.advance(SILENT_SECONDS - 1)
+    assert told() == 1, "the time counts from the newest connection"
+    busy.simulation.advance(2)
+    assert told() == 2

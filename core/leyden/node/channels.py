@@ -8,6 +8,7 @@ import structlog
 
 from leyden.bitcoin import Transaction
 from leyden.channel import (
+    OPERATING,
     AnyInput,
     Channel,
     ChannelPolicy,
@@ -71,8 +72,8 @@ from leyden.hooks.signing import (
     ValidateCounterpartyRevocation,
     ValidateHolderCommitment,
 )
+from leyden.hooks.types import Alarm, BlockTransaction, BroadcastKind, DestinationPurpose, NodeEvent, OpenFailed
 from leyden.hooks.types import BlockConnected as Block
-from leyden.hooks.types import BlockTransaction, BroadcastKind, DestinationPurpose, NodeEvent, OpenFailed
 from leyden.node.fees import FeeCache
 from leyden.node.host import Caller, Host, TimerHandle, answers_inline
 from leyden.node.journal import Journal
@@ -84,6 +85,9 @@ from leyden.wire import ErrorMessage, FundingCreated, FundingSigned, Message, Wa
 from leyden.wire.features import Feature, Features, negotiated
 
 log = structlog.get_logger("leyden.channels")
+
+SILENT_SECONDS = 60.0
+"""A peer that has not said ``channel_reestablish`` so long after ``init`` leaves a person something to look at."""
 
 PaymentDelivery = HtlcReceived | HtlcFulfilled | HtlcFailed
 _METHODS: dict[type, str] = {
@@ -109,7 +113,7 @@ def common_features(ours: Features, theirs: Features) -> Features:
 class ChannelActor:
     """A channel's value, the value that is durable, and what its effects asked for."""
 
-    __slots__ = ("channel", "durable", "peer_id", "pending_signatures", "timers", "told_feerate")
+    __slots__ = ("channel", "durable", "peer_id", "pending_signatures", "silent", "timers", "told_feerate")
 
     def __init__(self, channel: Channel, peer_id: NodeId, durable: Channel | None) -> None:
         self.channel = channel
@@ -117,6 +121,8 @@ class ChannelActor:
         self.peer_id = peer_id
         self.timers: dict[str, TimerHandle] = {}
         self.pending_signatures: set[str] = set()
+        self.silent = False
+        """An alarm has told that the peer is there and says nothing about this channel."""
         self.told_feerate: FeeRatePerKw | None = None
         """The estimate that this channel heard of since its peer is connected."""
 
@@ -286,6 +292,21 @@ class ChannelManager:
         for actor in self.of_peer(peer.node_id):
             actor.told_feerate = None
             self.apply(actor, PeerConnected(features=features))
+        if self.of_peer(peer.node_id):
+            self._host.call_later(SILENT_SECONDS, lambda: self._post(lambda: self._look_for_silence(peer)))
+
+    def _look_for_silence(self, peer: Peer) -> None:
+        """A channel waits for ``channel_reestablish`` as long as the peer likes: once somebody has to hear of it."""
+        if peer.node_id is None or self._peers.get(peer.node_id) is not peer:
+            return
+        for actor in self.of_peer(peer.node_id):
+            channel = actor.channel
+            waits = channel.link is Link.REESTABLISHING and channel.lifecycle in OPERATING
+            silent = waits and channel.reestablish is None  # else it has spoken, and our signer thinks about it
+            if silent and not actor.silent:
+                text = f"{peer.node_id.hex()} is connected but does not resume channel {channel.channel_id.hex()}"
+                self._publish(Alarm(subject="peer_silent", text=text))
+            actor.silent = silent
 
     def on_peer_gone(self, peer: Peer) -> None:
         if peer.node_id is None or self._peers.get(peer.node_id) is not peer:
