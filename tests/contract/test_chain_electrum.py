@@ -418,3 +418,34 @@ async def test_from_a_checkpoint_and_what_is_older(
     await astray.take_event()
     assert "its chain is no chain: the headers do not end with block 1111" in str(astray.notices[0])
     await astray.stop()
+
+
+async def test_a_reorg_below_the_first_header_that_we_have(
+    daemon: Bitcoind, server: ElectrumServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found above the fork is found again, in the block that has it now."""
+    monkeypatch.setattr(stream, "RETARGET_INTERVAL", 20)
+    control = ElectrumControl(daemon, [server])
+    await control.mine(60)
+    earlier = await followed(node(tmp_path / "earlier", tcp(server)), daemon)
+    source = node(tmp_path, tcp(server))
+    driver = await earlier.successor(source)
+    script = p2wsh(anyone_script(b"below the first header"))
+    await driver.watch([Watch(script=script)])
+    await driver.start()
+    paid = await control.pay(script, Sat(50_000))
+    await control.mine(2)
+    height, tip = await control.tip()
+    await driver.run_until(height, tip)
+    assert driver.conclusions.found == {(height - 1, paid.txid)}
+    assert source._stream.headers is not None
+    fork = source._stream.headers.base - 5
+    assert 0 < fork < height - 10
+    address = daemon.rpc("getnewaddress")
+    daemon.rpc("invalidateblock", daemon.rpc("getblockhash", fork + 1))
+    for above in range(fork + 1, height + 2):
+        daemon.rpc("generateblock", address, [paid.serialize().hex()] if above == height - 1 else [])
+    server.wait_for_tip()
+    await driver.run_until(height + 1, (await control.tip())[1])
+    assert driver.conclusions.found == {(height - 1, paid.txid)}
+    await driver.stop()
