@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.testbed.debian import Unavailable
+from tests.testbed.cache import Unavailable
 
 T = TypeVar("T")
 

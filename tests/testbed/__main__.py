@@ -6,7 +6,7 @@ import shutil
 import sys
 
 from tests.testbed import bitcoind, electrum, electrum_server, ldk, ldk_node, lnd
-from tests.testbed.debian import Unavailable
+from tests.testbed.cache import Unavailable
 
 COUNTERPARTS = {
     "bitcoind": bitcoind.command,

@@ -17,7 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.debian import Unavailable, loader, unpack
+from tests.testbed.cache import Unavailable
+from tests.testbed.debian import loader, unpack
 
 PACKAGES = (
     "bitcoin-knots",

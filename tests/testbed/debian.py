@@ -7,38 +7,45 @@ keyring are those that this machine already uses.
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "testbed"
+from tests.testbed.cache import CACHE, COMPLETE, Unavailable, filling, run
+
 SUITES = ("forky", "sid")
 """Tried in this order; the first moves more slowly."""
+APT_SECONDS = 600
 _SOURCES = (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*")))
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-
-
-class Unavailable(Exception):
-    """The counterpart cannot be had here; the text says why."""
 
 
 def unpack(name: str, packages: Sequence[str]) -> Path:
     """The folder with the unpacked packages; made on first use."""
     root = CACHE / name
-    if (root / ".complete").exists():
+    if (root / COMPLETE).exists():
         return root
+    with filling(name):
+        if not (root / COMPLETE).exists():
+            _fill(name, root, packages)
+    return root
+
+
+def _fill(name: str, root: Path, packages: Sequence[str]) -> None:
+    """From the first suite that has them all."""
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise Unavailable(f"{name} comes as Debian packages and {tool} is not here")
-    problems = []
+    if not _KEYRING.exists():
+        raise Unavailable(f"the archive keyring {_KEYRING} is not here")
+    mirror, problems = _mirror(), []
     for suite in SUITES:
         try:
-            _fetch(root, suite, packages)
-        except subprocess.CalledProcessError as error:
-            problems.append(f"{suite}: {(error.stderr or error.stdout or '').strip().splitlines()[-1:]}")
+            _fetch(root, f"deb [signed-by={_KEYRING}] {mirror} {suite} main\n", packages)
+        except Unavailable as error:
+            problems.append(f"{suite}: {error}")
             continue
-        (root / ".complete").write_text(suite)
-        return root
+        (root / COMPLETE).write_text(suite)
+        return
     raise Unavailable(f"{name} could not be fetched: {'; '.join(problems)}")
 
 
@@ -64,15 +71,13 @@ def _mirror() -> str:
     raise Unavailable("no Debian mirror is configured on this machine")
 
 
-def _fetch(root: Path, suite: str, packages: Sequence[str]) -> None:
+def _fetch(root: Path, source: str, packages: Sequence[str]) -> None:
     shutil.rmtree(root, ignore_errors=True)
     apt = root / "apt"
     for folder in ("etc/preferences.d", "etc/apt.conf.d", "state/lists/partial", "cache/archives/partial", "debs"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()
-    if not _KEYRING.exists():
-        raise Unavailable(f"the archive keyring {_KEYRING} is not here")
-    (apt / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_mirror()} {suite} main\n")
+    (apt / "sources.list").write_text(source)
     options = {
         "Dir::Etc": apt / "etc",
         "Dir::Etc::SourceList": apt / "sources.list",
@@ -85,9 +90,8 @@ def _fetch(root: Path, suite: str, packages: Sequence[str]) -> None:
         "Acquire::Retries": "2",
     }
     flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    run = {"check": True, "capture_output": True, "text": True}
-    subprocess.run(["apt-get", *flags, "-q", "update"], **run, timeout=120)  # type: ignore[call-overload]
-    subprocess.run(["apt-get", *flags, "-q", "download", *packages], cwd=apt / "debs", **run, timeout=300)  # type: ignore[call-overload]
+    run("apt", ["apt-get", *flags, "-q", "update"], APT_SECONDS)
+    run("apt", ["apt-get", *flags, "-q", "download", *packages], APT_SECONDS, cwd=apt / "debs")
     for package in sorted((apt / "debs").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(root)], **run, timeout=120)  # type: ignore[call-overload]
+        run("apt", ["dpkg-deb", "-x", str(package), str(root)], APT_SECONDS)
     shutil.rmtree(apt)

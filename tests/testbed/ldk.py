@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.debian import Unavailable
-from tests.testbed.peer_program import PeerProgram, built, run
+from tests.testbed.cache import Unavailable, built, run
+from tests.testbed.peer_program import PeerProgram
 
 NAME = "ldk"
 SOURCES = Path(__file__).parent / "ldk_js"

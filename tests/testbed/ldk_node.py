@@ -16,8 +16,8 @@ from typing import Any
 
 from tests.interop.peer import ChannelKind, NotSupported, PeerRefused
 from tests.testbed.bitcoind import Bitcoind
-from tests.testbed.debian import CACHE, Unavailable
-from tests.testbed.peer_program import PeerDied, PeerProgram, built, run
+from tests.testbed.cache import CACHE, Unavailable, built, run
+from tests.testbed.peer_program import PeerDied, PeerProgram
 
 NAME = "ldk_node"
 SOURCES = Path(__file__).parent / "ldk_node"
@@ -29,13 +29,13 @@ START_SAT_PER_KW = 1250
 
 def command() -> list[str]:
     """How to run the program; built on first use."""
-    if shutil.which("cargo") is None:
-        raise Unavailable("LDK Node is built with cargo and cargo is not here")
     sources = [SOURCES / "Cargo.toml", SOURCES / "Cargo.lock", *(SOURCES / "src").iterdir()]
     return [str(built(NAME, sources, _build) / PROGRAM)]
 
 
 def _build(folder: Path) -> None:
+    if shutil.which("cargo") is None:
+        raise Unavailable("LDK Node is built with cargo and cargo is not here")
     target = CACHE / NAME / "target"
     environment = os.environ | {"CARGO_TARGET_DIR": str(target)}
     run(NAME, ["cargo", "build", "--locked", "--quiet"], BUILD_SECONDS, cwd=SOURCES, env=environment)

@@ -16,7 +16,7 @@ from typing import Any
 from tests.interop.peer import ChannelKind, NotSupported, Paid, PeerChannel, PeerRefused
 from tests.testbed import golang
 from tests.testbed.bitcoind import Bitcoind, free_port
-from tests.testbed.debian import Unavailable
+from tests.testbed.cache import Unavailable
 from tests.testbed.lnd_rest import Rest, b64, b64_path
 
 NAME = "lnd"

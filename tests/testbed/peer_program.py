@@ -10,13 +10,13 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.interop.peer import ChannelKind, Paid, PeerChannel, PeerRefused
 from tests.testbed.bitcoind import Bitcoind, free_port
-from tests.testbed.debian import CACHE, Unavailable
+from tests.testbed.cache import Unavailable
 
 START_SECONDS = 60
 STOP_SECONDS = 20
@@ -29,35 +29,6 @@ NOTHING_HELD = "nothing was paid"
 
 class PeerDied(Exception):
     """The program is gone although nobody stopped it; the text is the end of its log."""
-
-
-def built(name: str, sources: Iterable[Path], build: Callable[[Path], None]) -> Path:
-    """A folder below the cache that ``build`` filled; anew when a source changes, and what is older is removed."""
-    digest = hashlib.sha256()
-    for source in sorted(sources):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    home = CACHE / name
-    folder = home / digest.hexdigest()[:16]
-    if not (folder / ".complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        build(folder)
-        (folder / ".complete").touch()
-        for other in home.glob("*/.complete"):
-            if other.parent != folder:
-                shutil.rmtree(other.parent)
-    return folder
-
-
-def run(name: str, words: list[str], seconds: float, **settings: Any) -> None:
-    """A step of a build. ``Unavailable`` with the end of what it said."""
-    try:
-        subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds, **settings)
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or "").strip()[-500:]
-        raise Unavailable(f"{name}: {words[0]} failed: {said}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{name}: {error}") from error
 
 
 class PeerProgram:

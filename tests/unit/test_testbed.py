@@ -2,9 +2,13 @@
 
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
 
 import pytest
 
+from tests.testbed import cache
 from tests.testbed.bitcoind import free_port
 
 
@@ -24,3 +28,62 @@ def test_a_server_may_listen_on_its_port_again_and_again() -> None:
             assert one.recv(1) == b""
     with socket.socket() as late:
         assert late.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a program that is kept in a cache of its own."""
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    made = tmp_path / "source"
+    made.write_text("one")
+    return made
+
+
+def test_what_was_built_is_built_again_only_when_a_source_or_a_flag_changes(source: Path) -> None:
+    builds: list[Path] = []
+    first = cache.built("program", [source], builds.append)
+    assert cache.built("program", [source], builds.append) == first
+    assert builds == [first]
+    flagged = cache.built("program", [source], builds.append, ["-O"])
+    source.write_text("two")
+    changed = cache.built("program", [source], builds.append)
+    assert builds == [first, flagged, changed]
+    assert [changed] == [folder.parent for folder in changed.parent.glob("*/.complete")]
+
+
+def test_a_build_that_broke_off_half_way_begins_from_nothing(source: Path) -> None:
+    def breaks(folder: Path) -> None:
+        (folder / "half").write_text("of a progr")
+        raise KeyboardInterrupt
+
+    def works(folder: Path) -> None:
+        (folder / "whole").write_text("a program")
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.built("program", [source], breaks)
+    folder = cache.built("program", [source], works)
+    assert sorted(path.name for path in folder.iterdir()) == [".complete", "whole"]
+
+
+def test_two_who_want_the_same_build_it_once(source: Path) -> None:
+    begun, go_on, builds = Event(), Event(), []
+
+    def build(folder: Path) -> None:
+        builds.append(folder)
+        begun.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.built, "program", [source], build)
+        assert begun.wait(60)
+        second = pool.submit(cache.built, "program", [source], build)
+        go_on.set()
+        assert first.result(60) == second.result(60)
+    assert len(builds) == 1
+
+
+def test_a_step_that_fails_or_takes_too_long_says_so() -> None:
+    with pytest.raises(cache.Unavailable, match="program: sh failed: no such thing"):
+        cache.run("program", ["sh", "-c", "echo no such thing >&2; exit 3"], 60)
+    with pytest.raises(cache.Unavailable, match="timed out"):
+        cache.run("program", ["sleep", "60"], 0.01)
