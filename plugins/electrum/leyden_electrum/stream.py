@@ -114,7 +114,7 @@ class ChainStream:
     def _go_back(self) -> None:
         """To the newest block of the locator that we have; if there is none, the headers are begun anew."""
         self._goes_back = False
-        self._synced, self._told_fork, self._late = None, None, {}
+        self._synced, self._told_fork = None, None
         headers = self.headers
         place = next((place for place in self._locator if headers.has(*place)), None) if headers is not None else None
         if headers is not None and place is None and not self._locator and self._birth > headers.base:
@@ -127,8 +127,9 @@ class ChainStream:
             self._set_next(BlockHeight(self._locator[0][0] + 1) if self._locator else self._birth)
 
     def _set_next(self, height: BlockHeight) -> None:
+        """What was found from this block on is looked for again: another branch may have it too."""
         self._next = height
-        self._found = {}
+        self._found, self._late = {}, {}
         self.book.forget_from(height)
 
     def watch(self, watches: Iterable[Watch]) -> BlockHeight:
@@ -381,7 +382,7 @@ class ChainStream:
             if height != self._locator[0][0]:
                 self._check_ahead(tip)
                 self._told_fork = height, block_hash
-            self._next = BlockHeight(height + 1)
+            self._set_next(BlockHeight(height + 1))
             first = _context_start(height)
             raw = await server.headers(first, height - first + 1)
             linked_hashes(raw, last=block_hash)
@@ -390,7 +391,7 @@ class ChainStream:
         if self._locator:
             self._check_ahead(tip)
             self._told_fork = checkpoint.height, checkpoint.hash
-            self._next = BlockHeight(checkpoint.height + 1)
+            self._set_next(BlockHeight(checkpoint.height + 1))
         if tip.height < checkpoint.height:
             raise ServerUnavailable(f"it is behind: its chain ends at block {tip.height}")
         first = _context_start(checkpoint.height)
