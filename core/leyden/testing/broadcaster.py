@@ -7,15 +7,16 @@ backend away.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
-from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, p2wsh
+from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut
 from leyden.hooks.services import Broadcaster
 from leyden.hooks.types import BroadcastKind, BroadcastRefusal, BroadcastResult
-from leyden.testing.chain.bed import BackendSwitch, ChainControl, anyone_script, spend_anyone, unchecked_spend
-from leyden.testing.expectations import expect, expect_equal, expect_one_line
-from leyden.types import LeydenError, OutPoint, Sat, Txid
+from leyden.testing.chain.bed import BackendSwitch, ChainControl, Purse, anyone_script, unchecked_spend
+from leyden.testing.expectations import CANCEL_AFTER, cancel, expect, expect_equal, expect_one_line, needed
+from leyden.types import OutPoint, Sat, Txid
 
 TIMEOUT = 20.0
 VALUE = Sat(100_000)
@@ -37,23 +38,19 @@ class BroadcasterBed(msgspec.Struct, frozen=True, kw_only=True):
     """``AbsentBroadcasterSuite``."""
 
 
-class _Bench:
+class _Bench(Purse):
     """One broadcaster and coins to spend, each of a script of its own."""
 
     def __init__(self, bed: BroadcasterBed, name: str) -> None:
+        super().__init__(bed.control, name, FEE)
         self.bed = bed
-        self.control = bed.control
-        self.script = anyone_script(name.encode())
         self.broadcaster = bed.make_broadcaster()
 
-    async def coin(self, value: Sat = VALUE) -> Transaction:
-        paid = await self.control.pay(p2wsh(self.script), value)
+    async def coin(self) -> Transaction:
+        """In a block."""
+        paid = await self.pay(VALUE)
         await self.control.mine(1)
         return paid
-
-    def spend(self, tx: Transaction, fee: int = FEE) -> Transaction:
-        value = next(output.value for output in tx.outputs if output.script == p2wsh(self.script))
-        return spend_anyone(tx, Sat(value - fee), self.script)
 
     async def send(self, *package: Transaction, kind: BroadcastKind = BroadcastKind.WALLET) -> BroadcastResult:
         try:
@@ -86,7 +83,7 @@ class _Bench:
         await self.control.mine(1)
         for tx in transactions:
             try:
-                await self.control.submit(self.spend(tx))
+                await self.submit_spend(tx)
             except Exception as error:
                 raise AssertionError(f"{tx.txid[::-1].hex()} was accepted but is not in the next block") from error
         await self.control.mine(1)
@@ -131,7 +128,7 @@ class BroadcasterSuite:
         await bench.accepted(parent)
         await bench.accepted(child)
         await bench.control.mine(1)
-        await bench.control.submit(bench.spend(child))
+        await bench.submit_spend(child)
 
     async def test_a_package_of_parent_and_child(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "package")
@@ -141,7 +138,7 @@ class BroadcasterSuite:
         await bench.accepted(parent, child)
         await bench.control.mine(1)
         await bench.accepted(parent, child)
-        await bench.control.submit(bench.spend(child))
+        await bench.submit_spend(child)
 
     async def test_a_package_whose_parent_is_confirmed(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "half known")
@@ -160,14 +157,14 @@ class BroadcasterSuite:
         if bed.packages:
             await bench.accepted(parent, child)
             await bench.control.mine(1)
-            await bench.control.submit(bench.spend(child))
+            await bench.submit_spend(child)
         else:
             await bench.send(parent, child)
 
     async def test_inputs_that_nobody_knows(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "missing")
-        txin = TxIn(prevout=OutPoint(Txid(b"\x11" * 32), 0), sequence=SEQUENCE_RBF, witness=(bench.script,))
-        output = TxOut(value=Sat(50_000), script=p2wsh(bench.script))
+        txin = TxIn(prevout=OutPoint(Txid(b"\x11" * 32), 0), sequence=SEQUENCE_RBF, witness=(bench.witness_script,))
+        output = TxOut(value=Sat(50_000), script=bench.script)
         stray = Transaction(version=2, inputs=(txin,), outputs=(output,), locktime=0)
         await bench.refused(stray, because=[BroadcastRefusal.MISSING_INPUTS])
 
@@ -196,22 +193,23 @@ class BroadcasterSuite:
     async def test_too_early(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "too early")
         coin = await bench.coin()
-        immature = unchecked_spend(coin, Sat(VALUE - FEE), bench.script, sequence=50)
+        immature = unchecked_spend(coin, Sat(VALUE - FEE), bench.witness_script, sequence=50)
         await bench.refused(immature, because=[BroadcastRefusal.TOO_EARLY])
         height, _ = await bench.control.tip()
-        later = msgspec.structs.replace(unchecked_spend(coin, Sat(VALUE - FEE), bench.script), locktime=height + 50)
+        good = unchecked_spend(coin, Sat(VALUE - FEE), bench.witness_script)
+        later = msgspec.structs.replace(good, locktime=height + 50)
         await bench.refused(later, because=[BroadcastRefusal.TOO_EARLY])
 
     async def test_what_breaks_the_rules(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "invalid")
         coin = await bench.coin()
-        good = unchecked_spend(coin, Sat(VALUE - FEE), bench.script)
+        good = unchecked_spend(coin, Sat(VALUE - FEE), bench.witness_script)
         (txin,) = good.inputs
         wrong_script = msgspec.structs.replace(txin, witness=(anyone_script(b"another"),))
         invalid = [BroadcastRefusal.INVALID, BroadcastRefusal.LOW_FEE, BroadcastRefusal.CONFLICT]
         await bench.refused(msgspec.structs.replace(good, inputs=(wrong_script,)), because=invalid)
-        await bench.refused(unchecked_spend(coin, Sat(VALUE + 1), bench.script), because=invalid)
-        await bench.refused(unchecked_spend(coin, Sat(1), bench.script), because=invalid)
+        await bench.refused(unchecked_spend(coin, Sat(VALUE + 1), bench.witness_script), because=invalid)
+        await bench.refused(unchecked_spend(coin, Sat(1), bench.witness_script), because=invalid)
         await bench.refused(msgspec.structs.replace(good, outputs=()), because=invalid)
         await bench.refused(
             msgspec.structs.replace(good, inputs=(txin, txin)), because=[*invalid, BroadcastRefusal.MISSING_INPUTS]
@@ -220,10 +218,10 @@ class BroadcasterSuite:
 
     async def test_many_at_the_same_time_get_their_own_answers(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "at once")
-        coins = [await bench.control.pay(p2wsh(bench.script), VALUE) for _ in range(6)]
+        coins = [await bench.pay(VALUE) for _ in range(6)]
         await bench.control.mine(1)
         good = [bench.spend(coin) for coin in coins]
-        bad = [unchecked_spend(coin, Sat(VALUE + 1), bench.script) for coin in coins]
+        bad = [unchecked_spend(coin, Sat(VALUE + 1), bench.witness_script) for coin in coins]
         results = await asyncio.gather(*(bench.send(tx) for pair in zip(good, bad, strict=True) for tx in pair))
         if bed.says_why:
             expect_equal([result.accepted for result in results], [True, False] * 6, "accepted")
@@ -231,17 +229,12 @@ class BroadcasterSuite:
 
     async def test_a_cancelled_broadcast_leaves_it_in_order(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "cancelled")
-        for passes in (0, 1, 3, 10):
+        for passes in CANCEL_AFTER:
             tx = bench.spend(await bench.coin())
-            task = asyncio.ensure_future(bench.broadcaster.broadcast([tx], BroadcastKind.WALLET))
-            for _ in range(passes):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel(partial(bench.broadcaster.broadcast, [tx], BroadcastKind.WALLET), passes)
             await bench.accepted(tx)
-            await bench.refused(
-                unchecked_spend(tx, VALUE, bench.script), because=[BroadcastRefusal.INVALID, BroadcastRefusal.LOW_FEE]
-            )
+            too_much = unchecked_spend(tx, VALUE, bench.witness_script)
+            await bench.refused(too_much, because=[BroadcastRefusal.INVALID, BroadcastRefusal.LOW_FEE])
             await bench.confirmed(tx)
 
 
@@ -249,17 +242,16 @@ class AbsentBroadcasterSuite:
     """The bed's ``power`` takes the backend away and gives it back."""
 
     async def test_an_absent_backend_is_a_refusal_in_words(self, bed: BroadcasterBed) -> None:
-        if bed.power is None:
-            raise LeydenError("this suite needs `power` in the BroadcasterBed")
+        power = needed(bed.power, "power", bed)
         bench = _Bench(bed, "absent")
         tx, second = bench.spend(await bench.coin()), bench.spend(await bench.coin())
         await bench.accepted(tx)
         await bench.control.mine(1)
-        await bed.power.off()
+        await power.off()
         result = await bench.send(second)
         expect(not result.accepted, "an absent backend accepted a transaction")
         fair = (BroadcastRefusal.UNAVAILABLE, BroadcastRefusal.OTHER)
         expect(result.refusal in fair, f"refusal {result.refusal.value!r} of an absent backend")
-        await bed.power.on()
+        await power.on()
         await bench.accepted(second)
         await bench.confirmed(second)

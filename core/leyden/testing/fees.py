@@ -13,8 +13,8 @@ import msgspec
 from leyden.hooks.services import FeeEstimator
 from leyden.hooks.types import FeeTarget
 from leyden.testing.chain.bed import BackendSwitch
-from leyden.testing.expectations import expect, expect_equal
-from leyden.types import FeeRatePerKw, LeydenError
+from leyden.testing.expectations import CANCEL_AFTER, cancel, expect, expect_equal, needed
+from leyden.types import FeeRatePerKw
 
 TIMEOUT = 20.0
 BRIEF = 0.2
@@ -108,12 +108,8 @@ class FeeEstimatorSuite:
     async def test_a_cancelled_question_leaves_it_in_order(self, bed: FeeBed) -> None:
         estimator = bed.make_estimator()
         wanted = await ask_all(estimator)
-        for passes in (0, 1, 3, 10):
-            task = asyncio.ensure_future(estimator.estimate(FeeTarget.MAXIMUM))
-            for _ in range(passes):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        for passes in CANCEL_AFTER:
+            await cancel(lambda: estimator.estimate(FeeTarget.MAXIMUM), passes)
             expect_equal(await ask_all(estimator), wanted, "after a cancelled question")
 
 
@@ -121,9 +117,8 @@ class UnknowingFeeSuite:
     """The bed's ``make_unknowing`` gives an estimator whose backend has no estimate."""
 
     async def test_no_estimate_is_none(self, bed: FeeBed) -> None:
-        if bed.make_unknowing is None:
-            raise LeydenError("this suite needs `make_unknowing` in the FeeBed")
-        rates = await ask_all(bed.make_unknowing())
+        make_unknowing = needed(bed.make_unknowing, "make_unknowing", bed)
+        rates = await ask_all(make_unknowing())
         known = {target.value: rate for target, rate in rates.items() if rate is not None}
         expect(not known, f"the backend has no estimate, but the plugin said {known}")
 
@@ -133,15 +128,14 @@ class AbsentFeeSuite:
 
     async def test_an_absent_backend_means_no_estimate(self, bed: FeeBed) -> None:
         """Old answers may be repeated for a while: the core looks at the age of what it keeps, not at that."""
-        if bed.power is None:
-            raise LeydenError("this suite needs `power` in the FeeBed")
+        power = needed(bed.power, "power", bed)
         estimator = bed.make_estimator()
         wanted = await ask_all(estimator)
-        await bed.power.off()
+        await power.off()
         fresh = await ask_all(bed.make_estimator())
         expect(not any(fresh.values()), f"an absent backend gave estimates: {fresh}")
         await ask_all(estimator)
-        await bed.power.on()
+        await power.on()
         expect_equal(await ask_all(estimator), wanted, "after the backend came back")
 
 
@@ -149,11 +143,10 @@ class SlowFeeSuite:
     """The bed's ``freeze`` stops the backend in the middle of things and lets it go on."""
 
     async def test_a_caller_may_give_up_on_a_slow_backend(self, bed: FeeBed) -> None:
-        if bed.freeze is None:
-            raise LeydenError("this suite needs `freeze` in the FeeBed")
+        freeze = needed(bed.freeze, "freeze", bed)
         estimator = bed.make_estimator()
         wanted = await ask_all(estimator)
-        await bed.freeze.off()
+        await freeze.off()
         try:
             for target in (FeeTarget.MAXIMUM, FeeTarget.MIN_ALLOWED_ANCHOR_REMOTE):
                 try:
@@ -162,5 +155,5 @@ class SlowFeeSuite:
                 except TimeoutError:
                     pass
         finally:
-            await bed.freeze.on()
+            await freeze.on()
         expect_equal(await ask_all(estimator), wanted, "after the backend was slow")

@@ -72,7 +72,7 @@ from leyden.hooks.signing import (
     commitment_params,
     simple_close_of,
 )
-from leyden.testing.store_conformance import expect, expect_equal
+from leyden.testing.expectations import expect, expect_equal
 from leyden.types import (
     BlockHeight,
     CltvDelta,

@@ -23,6 +23,7 @@ import pytest
 
 from leyden.bitcoin import Network
 from leyden.hooks.services import Store, StoreError, StoreFenced, StoreRefused
+from leyden.testing.expectations import expect, expect_equal
 
 T = TypeVar("T")
 NETWORK = Network.REGTEST
@@ -34,16 +35,6 @@ def make_store(factory: str, folder: Path) -> Store:
     module, _, name = factory.partition(":")
     made: Store = getattr(importlib.import_module(module), name)(folder)
     return made
-
-
-def expect(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-def expect_equal(got: object, wanted: object, where: object = "") -> None:
-    if got != wanted:
-        raise AssertionError(f"got {got!r}, expected {wanted!r}" + (f" ({where!r})" if where else ""))
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:

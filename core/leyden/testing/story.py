@@ -18,7 +18,7 @@ from leyden.node import keyspace
 from leyden.node.channels import ChannelActor
 from leyden.node.eventlog import decode_event
 from leyden.node.host import run_inline
-from leyden.node.node import INVOICE_FEATURES, MIN_FINAL_CLTV
+from leyden.node.paying import INVOICE_FEATURES, MIN_FINAL_CLTV
 from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
 from leyden.payments.records import decode_invoice_record, decode_payment_record
 from leyden.testing.guard_ledger import GuardViolation, take_violations

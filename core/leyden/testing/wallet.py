@@ -16,6 +16,7 @@ from leyden.hooks.types import (
     CoinState,
     DestinationPurpose,
 )
+from leyden.testing.expectations import expect, expect_equal
 from leyden.testing.wallet_bench import (
     FEERATE,
     PREFIX,
@@ -25,8 +26,6 @@ from leyden.testing.wallet_bench import (
     check_funded,
     check_psbt,
     coinbase,
-    expect,
-    expect_equal,
     payment,
     spent_outpoints,
     stranger,

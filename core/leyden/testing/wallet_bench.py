@@ -25,6 +25,7 @@ from leyden.hooks.types import (
     FundedTransaction,
     RecordChanges,
 )
+from leyden.testing.expectations import expect, expect_equal
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, Sat, Txid
 
 PREFIX = b"w"
@@ -156,16 +157,6 @@ class Bench:
     def total(self) -> int:
         balance = self.wallet.balance()
         return balance.confirmed + balance.unconfirmed
-
-
-def expect(condition: object, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-def expect_equal(got: object, wanted: object) -> None:
-    if got != wanted:
-        raise AssertionError(f"got {got!r}, expected {wanted!r}")
 
 
 def spent_outpoints(funded: FundedTransaction) -> set[OutPoint]:

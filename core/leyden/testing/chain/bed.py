@@ -7,6 +7,7 @@ import msgspec
 
 from leyden.bitcoin import SEQUENCE_RBF, Transaction, TxIn, TxOut, finalize_transaction, p2wsh, push_data
 from leyden.hooks.services import ChainSource
+from leyden.hooks.types import Watch
 from leyden.testing.expectations import expect
 from leyden.types import BlockHash, BlockHeight, OutPoint, Sat
 
@@ -77,17 +78,61 @@ class ChainBed(msgspec.Struct, frozen=True, kw_only=True):
     """``LyingBackendSuite``."""
 
 
+class Purse:
+    """Coins on the bed's chain that pay one script, another one for each ``tag``, and that need no keys.
+
+    Amounts are satoshi. ``witness_script`` is what a spend shows, ``script`` what is watched.
+    """
+
+    def __init__(self, control: ChainControl, tag: str, fee: int = 1_000) -> None:
+        self.control = control
+        self.fee = fee
+        self.witness_script = anyone_script(tag.encode())
+        self.script = p2wsh(self.witness_script)
+
+    async def pay(self, value: int = 60_000) -> Transaction:
+        """A coin in the mempool."""
+        return await self.control.pay(self.script, Sat(value))
+
+    async def submit_spend(self, tx: Transaction) -> Transaction:
+        """What spends the coin of ``tx`` to the same script again, in the mempool too."""
+        spend = self.spend(tx)
+        await self.control.submit(spend)
+        return spend
+
+    def spend(self, tx: Transaction, fee: int | None = None, to: bytes = b"") -> Transaction:
+        """What spends the coin of ``tx``, to the same script again or ``to`` another one."""
+        value = tx.outputs[self.outpoint(tx).vout].value
+        return spend_anyone(tx, Sat(value - (self.fee if fee is None else fee)), self.witness_script, to)
+
+    def outpoint(self, tx: Transaction) -> OutPoint:
+        """The first output of ``tx`` that is a coin of this purse."""
+        return outpoint_paying(tx, self.script)
+
+    def watch(self, since: int, *, outpoint: OutPoint | None = None) -> Watch:
+        return Watch(script=self.script, outpoint=outpoint, since_height=BlockHeight(since))
+
+
+def outpoint_paying(tx: Transaction, script: bytes) -> OutPoint:
+    """The first output of ``tx`` that pays ``script``; ``AssertionError`` if none does."""
+    found = [index for index, output in enumerate(tx.outputs) if output.script == script]
+    expect(found, "the bed's payment does not pay the script that it was asked to pay")
+    return OutPoint(tx.txid, found[0])
+
+
 def anyone_script(tag: bytes) -> bytes:
     """A witness script that anyone can satisfy, another one for each ``tag`` (1 to 75 bytes)."""
     return push_data(tag) + _OP_DROP + ANYONE_SCRIPT
 
 
-def spend_anyone(tx: Transaction, value: Sat, script: bytes = ANYONE_SCRIPT) -> Transaction:
-    """A transaction that spends the output of ``tx`` that pays P2WSH of ``script``, to the same script again.
+def spend_anyone(tx: Transaction, value: Sat, script: bytes = ANYONE_SCRIPT, to: bytes = b"") -> Transaction:
+    """A transaction that spends the output of ``tx`` that pays P2WSH of ``script``, to that again or ``to`` a script.
 
     ``script`` must need no witness besides itself; ``value`` in satoshi, what is left of the output is fee.
     """
     spend = unchecked_spend(tx, value, script)
+    if to:
+        spend = msgspec.structs.replace(spend, outputs=(TxOut(value=value, script=to),))
     spent = tx.outputs[spend.inputs[0].prevout.vout]
     return finalize_transaction(spend, [spent])
 
@@ -97,7 +142,5 @@ def unchecked_spend(
 ) -> Transaction:
     """As ``spend_anyone``, for transactions that are meant to be refused: nobody is asked whether they are valid."""
     paid = p2wsh(script)
-    found = [index for index, output in enumerate(tx.outputs) if output.script == paid]
-    expect(found, "the bed's payment does not pay the script that it was asked to pay")
-    txin = TxIn(prevout=OutPoint(tx.txid, found[0]), sequence=sequence, witness=(script,))
+    txin = TxIn(prevout=outpoint_paying(tx, paid), sequence=sequence, witness=(script,))
     return Transaction(version=2, inputs=(txin,), outputs=(TxOut(value=value, script=paid),), locktime=0)

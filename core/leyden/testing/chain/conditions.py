@@ -4,36 +4,30 @@ Subclass those that fit beside ``ChainSourceSuite``.
 """
 
 import asyncio
+from collections.abc import Awaitable
 
-from leyden.bitcoin import p2wsh
 from leyden.hooks.types import BlockConnected, SourceWarning, UtxoFound, UtxoUnknown, Watch
 from leyden.testing.chain import driver as driving
-from leyden.testing.chain.bed import BackendSwitch, ChainBed, Lie, anyone_script
+from leyden.testing.chain.bed import ChainBed, Lie, Purse
 from leyden.testing.chain.driver import ChainDriver
-from leyden.testing.chain.lifecycle import settled
-from leyden.testing.chain.order import follow
-from leyden.testing.expectations import expect, expect_equal, expect_one_line
-from leyden.types import BlockHeight, LeydenError, OutPoint, Sat, Txid
+from leyden.testing.chain.lifecycle import expect_no_task_left
+from leyden.testing.chain.order import caught_up, follow
+from leyden.testing.expectations import expect, expect_equal, expect_one_line, needed
+from leyden.types import LeydenError, OutPoint, Txid
 
 BRIEF = 0.2
 """Seconds that a caller waits for a frozen backend before it gives up."""
-
-
-def _switch(switch: BackendSwitch | None, name: str) -> BackendSwitch:
-    if switch is None:
-        raise LeydenError(f"this suite needs `{name}` in the ChainBed: see leyden.testing.chain.ChainBed")
-    return switch
 
 
 class AbsentBackendSuite:
     """The bed's ``power`` takes the backend away and gives it back."""
 
     async def test_a_backend_that_is_absent_at_start_is_waited_for(self, bed: ChainBed) -> None:
-        power = _switch(bed.power, "power")
+        power = needed(bed.power, "power", bed)
         height, tip = await bed.control.tip()
         await power.off()
         driver = ChainDriver(bed.make_source(), height)
-        await driver.watch([Watch(script=p2wsh(anyone_script(b"absent")))])
+        await driver.watch([Purse(bed.control, "absent").watch(0)])
         await driver.start()
         reading = asyncio.ensure_future(driver.run_until(height, tip))
         await asyncio.sleep(BRIEF)
@@ -44,23 +38,21 @@ class AbsentBackendSuite:
 
     async def test_a_backend_that_goes_away_and_comes_back(self, bed: ChainBed) -> None:
         """Meanwhile watches are noted, look-ups fail in words; afterwards nothing is missing."""
-        power = _switch(bed.power, "power")
-        witness_script = anyone_script(b"meanwhile")
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height)
-        await driver.run_until(height, tip)
+        power = needed(bed.power, "power", bed)
+        purse = Purse(bed.control, "meanwhile")
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height)
         await power.off()
-        await driver.watch([Watch(script=p2wsh(witness_script), since_height=BlockHeight(height + 1))])
+        await driver.watch([purse.watch(height + 1)])
         reading = asyncio.ensure_future(self._next_block(driver))
         async with asyncio.timeout(driving.TIMEOUT):
             await self._check_absence(driver)
         await asyncio.sleep(BRIEF)
         await power.on()
-        paid = await bed.control.pay(p2wsh(witness_script), Sat(50_000))
+        paid = await purse.pay()
         await bed.control.mine(2)
-        new_height, new_tip = await bed.control.tip()
         await reading
-        await driver.run_until(new_height, new_tip)
+        await driver.reach_tip(bed.control)
         await driver.run_until_found({(height + 1, paid.txid)})
         expect_equal(driver.connected()[-2:], [height + 1, height + 2], "blocks after the absence")
         await driver.stop()
@@ -83,67 +75,61 @@ class AbsentBackendSuite:
                 expect_one_line(str(error), "the error of get_block")
 
     async def test_stop_without_a_backend(self, bed: ChainBed) -> None:
-        power = _switch(bed.power, "power")
+        power = needed(bed.power, "power", bed)
         before = asyncio.all_tasks()
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height)
         await power.off()
         await driver.stop()
         never_connected = await follow(bed, height)
         await never_connected.stop()
         await power.on()
-        left = await settled(before)
-        expect(not left, f"stop left tasks behind: {left}")
+        await expect_no_task_left(before)
 
 
 class SlowBackendSuite:
     """The bed's ``freeze`` stops the backend in the middle of things and lets it go on."""
 
     async def test_a_caller_may_give_up_on_a_slow_backend(self, bed: ChainBed) -> None:
-        freeze = _switch(bed.freeze, "freeze")
-        witness_script = anyone_script(b"slow")
-        paid = await bed.control.pay(p2wsh(witness_script), Sat(50_000))
+        freeze = needed(bed.freeze, "freeze", bed)
+        purse = Purse(bed.control, "slow")
+        paid = await purse.pay()
         await bed.control.mine(1)
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height)
         source = driver.source
-        vout = next(n for n, output in enumerate(paid.outputs) if output.script == p2wsh(witness_script))
         await freeze.off()
         try:
             for _ in range(3):
                 await self._give_up(source.find_utxo(OutPoint(Txid(b"\x77" * 32), 0)))
-            await driver.watch([Watch(script=p2wsh(witness_script), since_height=BlockHeight(height))])
+            await driver.watch([purse.watch(height)])
         finally:
             await freeze.on()
         async with asyncio.timeout(driving.TIMEOUT):
-            found = await source.find_utxo(OutPoint(paid.txid, vout))
+            found = await source.find_utxo(purse.outpoint(paid))
         expect(isinstance(found, UtxoFound), f"after it was slow the backend's answer was taken for another: {found}")
         await driver.run_until_found({(height, paid.txid)})
         await bed.control.mine(1)
         await driver.run_until_synced()
         await driver.stop()
 
-    async def _give_up(self, question: object) -> None:
+    async def _give_up(self, question: Awaitable[object]) -> None:
         try:
             async with asyncio.timeout(BRIEF):
-                answer = await question  # type: ignore[misc]
+                answer = await question
         except (TimeoutError, LeydenError):
             return
         expect(isinstance(answer, UtxoUnknown), f"a frozen backend answered {answer}")
 
     async def test_stop_while_the_backend_is_slow(self, bed: ChainBed) -> None:
-        freeze = _switch(bed.freeze, "freeze")
+        freeze = needed(bed.freeze, "freeze", bed)
         before = asyncio.all_tasks()
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 2)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height - 2)
         await freeze.off()
         try:
             await driver.stop()
-            left = await settled(before)
-            expect(not left, f"stop left tasks behind: {left}")
+            await expect_no_task_left(before)
         finally:
             await freeze.on()
 
@@ -153,10 +139,9 @@ class WrongNetworkSuite:
 
     async def test_another_network_is_refused(self, bed: ChainBed) -> None:
         """When it starts, or as soon as it can tell; in words, and before any block came through."""
-        if bed.make_stranger is None:
-            raise LeydenError("this suite needs `make_stranger` in the ChainBed")
+        make_stranger = needed(bed.make_stranger, "make_stranger", bed)
         height, _ = await bed.control.tip()
-        driver = ChainDriver(bed.make_stranger(), height - 2)
+        driver = ChainDriver(make_stranger(), height - 2)
         try:
             await driver.start()
             while True:
@@ -171,18 +156,16 @@ class LyingBackendSuite:
     """Each of the bed's ``lies`` must be noticed, and nothing false may become part of what a node believes."""
 
     async def test_lies_are_noticed_and_not_believed(self, bed: ChainBed) -> None:
-        expect(bed.lies, "this suite needs `lies` in the ChainBed")
-        witness_script = anyone_script(b"lies")
+        lies = needed(bed.lies or None, "lies", bed)
+        purse = Purse(bed.control, "lies")
         birth, _ = await bed.control.tip()
-        paid = await bed.control.pay(p2wsh(witness_script), Sat(50_000))
+        paid = await purse.pay()
         await bed.control.mine(3)
-        height, tip = await bed.control.tip()
-        watch = Watch(script=p2wsh(witness_script), since_height=BlockHeight(birth))
-        honest = await follow(bed, birth, [watch])
-        await honest.run_until(height, tip)
+        watch = purse.watch(birth)
+        honest = await caught_up(bed, birth, [watch])
         expect_equal(honest.conclusions.found, {(birth + 1, paid.txid)}, "what an honest backend tells")
         await honest.stop()
-        for lie in bed.lies:
+        for lie in lies:
             await self._check_lie(lie, honest, watch)
 
     async def _check_lie(self, lie: Lie, honest: ChainDriver, watch: Watch) -> None:

@@ -32,6 +32,7 @@ from leyden.hooks.types import (
     SourceWarning,
     Watch,
 )
+from leyden.testing.chain.bed import ChainControl
 from leyden.testing.expectations import expect
 from leyden.types import BlockHash, BlockHeight, LeydenError, Txid
 
@@ -102,6 +103,12 @@ class ChainDriver:
     async def run_until(self, height: int, block_hash: bytes) -> None:
         """Take events until the source says that it is synced with this tip; ``AssertionError`` if it never does."""
         await self._run(lambda event: self._synced_at(event, height, block_hash), f"synced at {height}")
+
+    async def reach_tip(self, control: ChainControl) -> BlockHeight:
+        """``run_until`` the tip that the chain behind the source has now; its height."""
+        height, tip = await control.tip()
+        await self.run_until(height, tip)
+        return height
 
     async def run_until_found(self, wanted: Iterable[tuple[int, Txid]]) -> None:
         """Take events until the node knows of exactly these transactions, at these heights; ``AssertionError`` if it

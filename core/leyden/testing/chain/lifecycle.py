@@ -3,26 +3,22 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from leyden.bitcoin import Transaction, p2wsh
 from leyden.hooks.services import ChainSource
 from leyden.hooks.types import UtxoAnswer, UtxoFound, Watch
 from leyden.testing.chain import driver as driving
-from leyden.testing.chain.bed import ChainBed, anyone_script, spend_anyone
+from leyden.testing.chain.bed import ChainBed, Purse
 from leyden.testing.chain.driver import ChainDriver
-from leyden.testing.chain.order import follow
-from leyden.testing.expectations import expect, expect_equal
-from leyden.types import BlockHash, BlockHeight, LeydenError, OutPoint, Sat, Txid
-
-CANCEL_AFTER = (0, 1, 2, 5, 10)
-"""Passes of the event loop that a call gets before it is cancelled."""
+from leyden.testing.chain.order import caught_up, follow
+from leyden.testing.expectations import CANCEL_AFTER, cancel, expect, expect_equal
+from leyden.types import BlockHash, LeydenError, OutPoint, Sat, Txid
 
 
-async def settled(before: set["asyncio.Task[object]"]) -> set["asyncio.Task[object]"]:
-    """Tasks that are not in ``before`` and do not end by themselves."""
+async def expect_no_task_left(before: set["asyncio.Task[object]"]) -> None:
+    """Every task that is not in ``before`` ends by itself."""
     left = asyncio.all_tasks() - before
     if left:
         _, left = await asyncio.wait(left, timeout=driving.TIMEOUT)
-    return left
+    expect(not left, f"stop left tasks behind: {left}")
 
 
 class LifecycleTests:
@@ -30,26 +26,20 @@ class LifecycleTests:
 
     async def _story(self, bed: ChainBed) -> tuple[int, Watch]:
         """A few blocks with a payment, its spend in a later block, and another pair inside one; (birth, watch)."""
-        witness_script = anyone_script(b"story")
-        script = p2wsh(witness_script)
+        purse = Purse(bed.control, "story")
         height, _ = await bed.control.tip()
-        paid = await bed.control.pay(script, Sat(90_000))
+        paid = await purse.pay()
         await bed.control.mine(1)
-        spent = spend_anyone(paid, Sat(88_000), witness_script)
-        await bed.control.submit(spent)
+        spent = await purse.submit_spend(paid)
         await bed.control.mine(1)
-        second = spend_anyone(spent, Sat(86_000), witness_script)
-        await bed.control.submit(second)
-        await bed.control.submit(spend_anyone(second, Sat(84_000), witness_script))
+        await purse.submit_spend(await purse.submit_spend(spent))
         await bed.control.mine(2)
-        return height + 1, Watch(script=script, since_height=BlockHeight(height + 1))
+        return height + 1, purse.watch(height + 1)
 
     async def test_a_node_that_dies_at_any_point_ends_where_others_do(self, bed: ChainBed) -> None:
         """Killed between any two events: the next source starts from the locator that was stored."""
         birth, watch = await self._story(bed)
-        height, tip = await bed.control.tip()
-        whole = await follow(bed, birth, [watch])
-        await whole.run_until(height, tip)
+        whole = await caught_up(bed, birth, [watch])
         expect_equal(len(whole.conclusions.found), 4, "transactions of the story")
         await whole.stop()
         for taken in range(whole.events_taken + 1):
@@ -58,7 +48,7 @@ class LifecycleTests:
                 await driver.take_event()
             later = await driver.successor(bed.make_source())
             await later.start()
-            await later.run_until(height, tip)
+            await later.reach_tip(bed.control)
             await later.run_until_found(whole.conclusions.found)
             expect_equal(later.conclusions, whole.conclusions, f"killed after {taken} events")
             await later.stop()
@@ -73,11 +63,9 @@ class LifecycleTests:
             height, _ = await bed.control.tip()
             depth = height - later.follower.height + 1  # what it saw last is lost
             await bed.control.reorg(depth, depth + 1)
-            height, tip = await bed.control.tip()
             await later.start()
-            await later.run_until(height, tip)
-            fresh = await follow(bed, birth, [watch])
-            await fresh.run_until(height, tip)
+            await later.reach_tip(bed.control)
+            fresh = await caught_up(bed, birth, [watch])
             await later.run_until_found(fresh.conclusions.found)
             expect_equal(later.conclusions, fresh.conclusions, f"killed after {taken} events, then a reorg")
             await later.stop()
@@ -85,13 +73,13 @@ class LifecycleTests:
 
     async def test_start_twice(self, bed: ChainBed) -> None:
         await bed.control.mine(4)
-        height, tip = await bed.control.tip()
+        height, _ = await bed.control.tip()
         driver = await follow(bed, height - 3)
         await driver.start()
         await driver.take_event()
         await driver.start()
         await driver.start()
-        await driver.run_until(height, tip)
+        await driver.reach_tip(bed.control)
         expect_equal(driver.connected(), [height - 3, height - 2, height - 1, height], "blocks, each once")
         await bed.control.mine(1)
         await driver.run_until_synced()
@@ -100,28 +88,24 @@ class LifecycleTests:
 
     async def test_cancelled_calls_leave_the_source_in_order(self, bed: ChainBed) -> None:
         """An answer that nobody waits for any more must not become that of the next question."""
-        witness_script = anyone_script(b"cancelled")
-        paid = await bed.control.pay(p2wsh(witness_script), Sat(50_000))
+        purse = Purse(bed.control, "cancelled")
+        paid = await purse.pay(50_000)
         await bed.control.mine(2)
         height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 1)
-        await driver.run_until(height, tip)
+        driver = await caught_up(bed, height - 1)
         source, older = driver.source, driver.conclusions.blocks[height - 1]
-        outpoint = _outpoint(paid, p2wsh(witness_script))
-        watch = Watch(script=p2wsh(witness_script), since_height=BlockHeight(height))
         calls: list[Callable[[], Awaitable[object]]] = [
             lambda: source.find_utxo(OutPoint(Txid(b"\x77" * 32), 0)),
-            lambda: source.watch([watch]),
+            lambda: source.watch([purse.watch(height)]),
         ]
         if source.info.full_blocks:
             calls.append(lambda: source.get_block(tip))
         for call in calls:
             for passes in CANCEL_AFTER:
-                await _cancelled(call, passes)
-                await self._check_answers(source, older, outpoint)
+                await cancel(call, passes)
+                await self._check_answers(source, older, purse.outpoint(paid))
         await bed.control.mine(1)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
+        await driver.reach_tip(bed.control)
         await driver.stop()
 
     async def _check_answers(self, source: ChainSource, block_hash: BlockHash, outpoint: OutPoint) -> None:
@@ -132,14 +116,12 @@ class LifecycleTests:
             expect(isinstance(found, UtxoFound) and found.output.value == 50_000, f"find_utxo: {found}")
 
     async def test_questions_at_the_same_time_get_their_own_answers(self, bed: ChainBed) -> None:
-        witness_scripts = [anyone_script(b"at once %d" % number) for number in range(8)]
-        paid = [await bed.control.pay(p2wsh(s), Sat(50_000 + n)) for n, s in enumerate(witness_scripts)]
+        purses = [Purse(bed.control, f"at once {number}") for number in range(8)]
+        outpoints = [purse.outpoint(await purse.pay(50_000 + number)) for number, purse in enumerate(purses)]
         await bed.control.mine(4)
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 3)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height - 3)
         source, blocks = driver.source, driver.conclusions.blocks
-        outpoints = [_outpoint(tx, p2wsh(s)) for tx, s in zip(paid, witness_scripts, strict=True)]
         async with asyncio.timeout(driving.TIMEOUT):
             answers = await asyncio.gather(*(source.find_utxo(outpoint) for outpoint in outpoints))
             expect_equal(
@@ -158,7 +140,7 @@ class LifecycleTests:
         height, tip = await bed.control.tip()
         for taken in (0, 1, 5):
             before = asyncio.all_tasks()
-            driver = await follow(bed, height - 11, [Watch(script=p2wsh(anyone_script(b"busy")))])
+            driver = await follow(bed, height - 11, [Purse(bed.control, "busy").watch(0)])
             for _ in range(taken):
                 await driver.take_event()
             work: list[Awaitable[object]] = [driver.source.find_utxo(OutPoint(Txid(tip), 0))]
@@ -169,14 +151,12 @@ class LifecycleTests:
             await driver.stop()
             async with asyncio.timeout(driving.TIMEOUT):
                 await asyncio.gather(*questions)
-            left = await settled(before)
-            expect(not left, f"stop left tasks behind: {left}")
+            await expect_no_task_left(before)
 
     async def test_stop_ends_a_reader_that_waits_and_may_come_twice_or_early(self, bed: ChainBed) -> None:
         before = asyncio.all_tasks()
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height)
         waiting = asyncio.ensure_future(_next_or_none(driver))
         await asyncio.sleep(0.01)
         async with asyncio.timeout(driving.TIMEOUT):
@@ -184,12 +164,7 @@ class LifecycleTests:
             await waiting
             await driver.source.stop()
             await bed.make_source().stop()
-        left = await settled(before)
-        expect(not left, f"stop left tasks behind: {left}")
-
-
-def _outpoint(tx: Transaction, script: bytes) -> OutPoint:
-    return OutPoint(tx.txid, next(n for n, output in enumerate(tx.outputs) if output.script == script))
+        await expect_no_task_left(before)
 
 
 def _value(answer: UtxoAnswer) -> Sat | None:
@@ -209,13 +184,3 @@ async def _answered(question: Awaitable[object]) -> None:
         await question
     except LeydenError:
         return
-
-
-async def _cancelled(call: Callable[[], Awaitable[object]], passes: int) -> None:
-    task = asyncio.ensure_future(call())
-    for _ in range(passes):
-        await asyncio.sleep(0)
-    task.cancel()
-    (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    fine = isinstance(outcome, asyncio.CancelledError) or not isinstance(outcome, BaseException)
-    expect(fine, f"a cancelled call raised {outcome!r}")

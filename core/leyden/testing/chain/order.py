@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from leyden.bitcoin import p2wsh, parse_block
+from leyden.bitcoin import parse_block
 from leyden.hooks.types import BlockConnected, BlocksDisconnected, UtxoFound, UtxoSpent, UtxoUnknown, Watch
-from leyden.testing.chain.bed import ANYONE_SCRIPT, ChainBed, anyone_script, spend_anyone
+from leyden.testing.chain.bed import ChainBed, Purse
 from leyden.testing.chain.driver import ChainDriver
 from leyden.testing.expectations import expect, expect_equal, expect_refusal
-from leyden.types import BlockHash, BlockHeight, OutPoint, Sat, Txid
+from leyden.types import BlockHash, OutPoint, Txid
 
 DEEP = 9
 """Blocks of a deep reorg: more than the six after which what is on chain counts as final."""
@@ -22,72 +22,71 @@ async def follow(bed: ChainBed, birth_height: int, watches: Sequence[Watch] = ()
     return driver
 
 
+async def caught_up(bed: ChainBed, birth_height: int, watches: Sequence[Watch] = ()) -> ChainDriver:
+    """As ``follow``, and it has told everything up to the tip."""
+    driver = await follow(bed, birth_height, watches)
+    await driver.reach_tip(bed.control)
+    return driver
+
+
 class OrderTests:
     """Part of ``ChainSourceSuite``."""
 
     async def test_history_comes_in_order_from_the_birth_height(self, bed: ChainBed) -> None:
         await bed.control.mine(5)
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 3)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height - 3)
         expect(driver.connected() == list(range(height - 3, height + 1)), f"got heights {driver.connected()}")
         expect(driver.restarts == 0, "the follower saw a gap")
         await bed.control.mine(2)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
+        height = await driver.reach_tip(bed.control)
         expect(driver.connected()[-2:] == [height - 1, height], "new blocks did not follow in order")
         await driver.stop()
 
     async def test_birth_in_the_future_waits(self, bed: ChainBed) -> None:
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height + 3)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height + 3)
         expect(driver.connected() == [], "blocks came before the birth height")
         await bed.control.mine(4)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
+        height = await driver.reach_tip(bed.control)
         expect(driver.connected() == [height - 1, height], f"got heights {driver.connected()}")
         await driver.stop()
 
     async def test_locator_resumes_without_repeating(self, bed: ChainBed) -> None:
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 1)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height - 1)
         later = await driver.successor(bed.make_source())
         await bed.control.mine(3)
         await later.start()
-        height, tip = await bed.control.tip()
-        await later.run_until(height, tip)
+        height = await later.reach_tip(bed.control)
         expect_equal(later.delivered, [height - 2, height - 1, height], "blocks that were sent")
         expect_equal(later.connected(), later.delivered, "blocks that were connected")
         expect(not any(isinstance(o, BlocksDisconnected) for o in later.outputs), "a fork point without a fork")
         await later.stop()
 
     async def test_reorg_while_following(self, bed: ChainBed) -> None:
-        await bed.control.mine(4)
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 4)
-        await driver.run_until(height, tip)
-        fork_hash = driver.follower.chain.hash_at(height - 3)
+        driver = await self._before_a_reorg(bed)
+        fork_hash = driver.follower.chain.hash_at(driver.follower.height - 3)
         await bed.control.reorg(3, 5)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
+        height = await driver.reach_tip(bed.control)
         self._check_reorg(driver, height - 5, fork_hash)
         await driver.stop()
 
     async def test_reorg_while_away(self, bed: ChainBed) -> None:
-        await bed.control.mine(4)
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 4)
-        await driver.run_until(height, tip)
+        driver = await self._before_a_reorg(bed)
         later = await driver.successor(bed.make_source())
-        fork_hash = driver.follower.chain.hash_at(height - 3)
+        fork_hash = driver.follower.chain.hash_at(driver.follower.height - 3)
         await bed.control.reorg(3, 5)
         await later.start()
-        height, tip = await bed.control.tip()
-        await later.run_until(height, tip)
+        height = await later.reach_tip(bed.control)
         self._check_reorg(later, height - 5, fork_hash)
         await later.stop()
+
+    async def _before_a_reorg(self, bed: ChainBed) -> ChainDriver:
+        """Five blocks are known."""
+        await bed.control.mine(4)
+        height, _ = await bed.control.tip()
+        return await caught_up(bed, height - 4)
 
     def _check_reorg(self, driver: ChainDriver, fork_height: int, fork_hash: BlockHash | None) -> None:
         forks = [output for output in driver.outputs if isinstance(output, BlocksDisconnected)]
@@ -100,10 +99,8 @@ class OrderTests:
         expect(driver.restarts == 0, "the follower saw a gap")
 
     async def test_starting_again_from_an_old_place_is_harmless(self, bed: ChainBed) -> None:
-        await bed.control.mine(4)
+        driver = await self._before_a_reorg(bed)
         height, tip = await bed.control.tip()
-        driver = await follow(bed, height - 4)
-        await driver.run_until(height, tip)
         old = tuple(place for place in driver.follower.locator if place[0] <= height - 2)
         before = list(driver.connected())
         await driver.source.start(old, driver.birth_height)
@@ -113,12 +110,11 @@ class OrderTests:
         await driver.stop()
 
     async def test_block_and_utxo_lookup(self, bed: ChainBed) -> None:
-        script = p2wsh(ANYONE_SCRIPT)
-        paid = await bed.control.pay(script, Sat(70_000))
+        purse = Purse(bed.control, "looked up")
+        paid = await purse.pay()
         await bed.control.mine(1)
         height, tip = await bed.control.tip()
-        driver = await follow(bed, height)
-        await driver.run_until(height, tip)
+        driver = await caught_up(bed, height)
         source = driver.source
         if source.info.full_blocks:
             block = await source.get_block(tip)
@@ -126,11 +122,11 @@ class OrderTests:
             txids = [tx.txid for tx in parse_block(block.raw).transactions] if block.raw else []
             txids += [item.tx.txid for item in block.transactions]
             expect(paid.txid in txids, "get_block lacks a transaction")
-        spend = spend_anyone(paid, Sat(69_000))
-        outpoint = spend.inputs[0].prevout
+        outpoint = purse.outpoint(paid)
         found = await source.find_utxo(outpoint)
-        expect(isinstance(found, UtxoFound) and found.output.script == script and found.height == height, f"{found}")
-        await bed.control.submit(spend)
+        fits = isinstance(found, UtxoFound) and found.output.script == purse.script and found.height == height
+        expect(fits, f"an unspent output in block {height} was looked up: {found}")
+        await purse.submit_spend(paid)
         await bed.control.mine(1)
         expect(await source.find_utxo(outpoint) == UtxoSpent(), "a spent output was not said to be spent")
         unknown = await source.find_utxo(OutPoint(Txid(b"\x77" * 32), 0))
@@ -138,39 +134,31 @@ class OrderTests:
         await driver.stop()
 
     async def test_unknown_block_is_an_error(self, bed: ChainBed) -> None:
-        height, tip = await bed.control.tip()
-        driver = await follow(bed, height)
-        await driver.run_until(height, tip)
+        height, _ = await bed.control.tip()
+        driver = await caught_up(bed, height)
         await expect_refusal(driver.source.get_block(BlockHash(b"\x66" * 32)), "get_block of an unknown block")
         await driver.stop()
 
     async def test_a_reorg_deeper_than_what_counts_as_final(self, bed: ChainBed) -> None:
         """A payment was confirmed, vanishes with its block, and is confirmed again elsewhere. What a node then believes
         is what one believes that has seen nothing but the last chain."""
-        witness_script = anyone_script(b"deep reorg")
-        script = p2wsh(witness_script)
+        purse = Purse(bed.control, "deep reorg")
         birth, _ = await bed.control.tip()
-        paid = await bed.control.pay(script, Sat(80_000))
+        paid = await purse.pay()
         await bed.control.mine(1)
-        spent = spend_anyone(paid, Sat(79_000), witness_script)
-        await bed.control.submit(spent)
+        spent = await purse.submit_spend(paid)
         await bed.control.mine(DEEP - 1)
-        height, tip = await bed.control.tip()
-        watch = Watch(script=script, since_height=BlockHeight(birth))
-        driver = await follow(bed, birth, [watch])
-        await driver.run_until(height, tip)
+        watch = purse.watch(birth)
+        driver = await caught_up(bed, birth, [watch])
         expect_equal(driver.conclusions.found, {(birth + 1, paid.txid), (birth + 2, spent.txid)}, "found at first")
         await bed.control.reorg(DEEP, DEEP + 1)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
+        await driver.reach_tip(bed.control)
         expect_equal(driver.conclusions.found, frozenset(), "found after the reorg took it away")
         await bed.control.submit(paid)
         await bed.control.submit(spent)
         await bed.control.mine(2)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
-        fresh = await follow(bed, birth, [watch])
-        await fresh.run_until(height, tip)
+        await driver.reach_tip(bed.control)
+        fresh = await caught_up(bed, birth, [watch])
         expect_equal({txid for _, txid in fresh.conclusions.found}, {paid.txid, spent.txid}, "found by a fresh node")
         expect_equal(driver.conclusions, fresh.conclusions, "after a deep reorg")
         await driver.stop()
@@ -184,10 +172,8 @@ class OrderTests:
         await driver.run_until_synced()
         for depth in (1, 3, 2, 5):
             await bed.control.reorg(depth, depth + 1)
-        height, tip = await bed.control.tip()
-        await driver.run_until(height, tip)
-        fresh = await follow(bed, birth - 5)
-        await fresh.run_until(height, tip)
+        await driver.reach_tip(bed.control)
+        fresh = await caught_up(bed, birth - 5)
         expect_equal(driver.conclusions, fresh.conclusions, "after four reorgs")
         await driver.stop()
         await fresh.stop()
