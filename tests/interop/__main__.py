@@ -6,6 +6,7 @@ Peers run beside each other, each in a process of its own with its own bitcoind.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,16 @@ from leyden.wire.features import Feature
 
 from tests.interop import report
 from tests.interop.peers import PEERS, find
+from tests.testbed.__main__ import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache" / "interop"
 MARKS = {"passed": "pass", "failed": "FAIL", "not supported": "n/s", "unavailable": "-"}
+STALL_SECONDS = 1200
+"""After so long without a cell a run hangs: no scenario may take half of it."""
+GRACE_SECONDS = 120
+STALLED = 1000
+"""In place of the exit code of a run that hung."""
 START, END = "<!-- table: make interop writes it -->", "<!-- end of the table -->"
 
 
@@ -38,8 +45,10 @@ class Result:
         self.code = 0
 
     def read(self, path: Path) -> None:
-        for line in path.read_text().splitlines() if path.exists() else ():
-            self._take(json.loads(line))
+        """A worker that was killed may have left half a line."""
+        for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+            if line.endswith("\n"):
+                self._take(json.loads(line))
 
     def _take(self, line: dict[str, Any]) -> None:
         self.version = line.get("version", self.version)
@@ -58,7 +67,7 @@ class Result:
         if self.unavailable and os.environ.get("CI") and required:
             found.append(("every scenario", f"cannot be had: {self.unavailable}"))
         elif not found and self.code not in (0, 5) and not self.unavailable:
-            found.append(("the run", f"pytest ended with {self.code}: see {LOGS / self.name}.log"))
+            found.append(("the run", f"{_ending(self.code)}: see {LOGS / self.name}.log"))
         return found
 
 
@@ -68,16 +77,44 @@ def run_peer(name: str, words: list[str], reports: Path) -> Result:
     command = [sys.executable, "-m", "pytest", "tests/interop", "-q", "--tb=short", "-m", "interop", *words]
     print(f"{name}: running, log in {LOGS / name}.log", flush=True)
     with (LOGS / f"{name}.log").open("wb") as log:
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT, check=False
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
-    result.seconds, result.code = time.monotonic() - begun, done.returncode
+    result.code = wait_for(process, path)
+    result.seconds = time.monotonic() - begun
     result.read(path)
     counts = ", ".join(
         f"{number} {mark}" for outcome, mark in MARKS.items() if (number := _count(result, outcome)) or mark == "pass"
     )
     print(f"{name} {result.version}: {counts}; {result.seconds / 60:.1f} min", flush=True)
     return result
+
+
+def wait_for(
+    process: subprocess.Popen[bytes], path: Path, stall_seconds: float = STALL_SECONDS, grace: float = GRACE_SECONDS
+) -> int:
+    """Its exit code; it is ended when ``path`` does not grow any more, if need be the hard way."""
+    size = -1
+    while True:
+        try:
+            return process.wait(stall_seconds)
+        except subprocess.TimeoutExpired:
+            before, size = size, path.stat().st_size if path.exists() else 0
+            if size == before:
+                break
+    process.send_signal(signal.SIGINT)  # pytest then ends what it started
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.wait()
+    return STALLED
+
+
+def _ending(code: int) -> str:
+    if code == STALLED:
+        return "no scenario came to its end any more, so the run was ended"
+    return f"pytest was killed by signal {-code}" if code < 0 else f"pytest ended with {code}"
 
 
 def _count(result: Result, outcome: str) -> int:
@@ -136,10 +173,11 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     LOGS.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
+    wanted = [entry for entry in PEERS if entry.name in (chosen.peer or names)]
+    print("getting the peers ready; the first time they are fetched and built, which takes minutes", flush=True)
+    prepare(["bitcoind", *(name for entry in wanted for name in entry.counterparts or (entry.name,))])
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
-        running = [
-            pool.submit(run_peer, name, chosen.words, Path(folder)) for name in names if name in (chosen.peer or names)
-        ]
+        running = [pool.submit(run_peer, entry.name, chosen.words, Path(folder)) for entry in wanted]
         results = [work.result() for work in running]
     lines = table(results)
     print(f"\n{as_text(lines)}\n\nn/s: not supported by the peer (tests/interop/not_supported.py)")

@@ -18,6 +18,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     driver: str
     what: str
+    counterparts: tuple[str, ...] = ()
+    """What it is made of in ``python -m tests.testbed``, beside bitcoind; empty: the one with its own name."""
     required: Callable[[], bool] = lambda: True
     """Whether CI fails without it."""
 
@@ -28,7 +30,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PEERS = (
-    Entry(name="electrum", driver="tests.interop.electrum_peer:ElectrumPeer", what="Electrum, Python"),
+    Entry(
+        name="electrum",
+        driver="tests.interop.electrum_peer:ElectrumPeer",
+        what="Electrum, Python",
+        counterparts=("electrum-server", "electrum"),
+    ),
     Entry(name="ldk", driver="tests.testbed.ldk:Ldk", what="LDK, Rust as WebAssembly in Node.js"),
     Entry(name="lnd", driver="tests.testbed.lnd:Lnd", what="LND, Go"),
     Entry(

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 
 from tests.testbed import bitcoind, electrum, electrum_server, ldk, ldk_node, lnd
 from tests.testbed.cache import Unavailable
@@ -33,6 +34,13 @@ def main(names: list[str]) -> int:
             continue
         print(command if names else f"{name}: {command}")
     return int(failed)
+
+
+def prepare(names: list[str]) -> None:
+    """Fetch and build what there is of these; whoever starts the others is told why they are missing."""
+    for name in names:
+        with suppress(Unavailable):
+            COUNTERPARTS[name]()
 
 
 def _may_be_missing(name: str) -> bool:

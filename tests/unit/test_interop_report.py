@@ -1,13 +1,16 @@
 """The table of ``make interop``: names of rows, which failures count, what is written into the document."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.interop import report
-from tests.interop.__main__ import Result, as_markdown, as_text, feature_names, table, write_into
+from tests.interop.__main__ import STALLED, Result, as_markdown, as_text, feature_names, table, wait_for, write_into
 from tests.interop.not_supported import LIMITS, Limit, limit_of
 from tests.interop.peers import PEERS
+from tests.testbed.__main__ import COUNTERPARTS
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,55 @@ def test_a_run_that_ended_without_a_word_is_a_failure(monkeypatch: pytest.Monkey
     assert found.failures
     found = result("lnd", {"row": "a", "outcome": "not supported"})
     assert not found.failures
+
+
+def test_a_worker_that_was_killed_is_a_failure_and_may_leave_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "lnd.jsonl"
+    path.write_text('{"row": "a", "outcome": "passed", "seconds": 1, "text": ""}\n{"row": "b", "outc')
+    found = Result("lnd")
+    found.read(path)
+    assert list(found.cells) == ["a"]
+    found.code = -9
+    ((row, text),) = found.failures
+    assert row == "the run"
+    assert "killed by signal 9" in text
+
+
+def test_a_run_is_waited_for_as_long_as_its_report_grows(tmp_path: Path) -> None:
+    path, lines = tmp_path / "report", 5
+
+    class Worker:
+        """One more line each time somebody has waited in vain."""
+
+        def wait(self, seconds: float) -> int:
+            text = path.read_text() if path.exists() else ""
+            if text.count("a") == lines:
+                return 3
+            path.write_text(text + "a")
+            raise subprocess.TimeoutExpired("worker", seconds)
+
+    assert wait_for(Worker(), path) == 3
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_run_that_hangs_is_ended(tmp_path: Path, deaf: bool) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    program = f"import time; {ignoring if deaf else ''}\nprint('up', flush=True)\ntime.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == b"up\n"
+        code = wait_for(process, tmp_path / "report", stall_seconds=0.1, grace=0.5 if deaf else 60)
+    assert code == STALLED
+    assert process.returncode == (-9 if deaf else -2)
+    found = result("lnd", {"row": "a", "outcome": "passed"})
+    found.code = code
+    assert "no scenario came to its end" in found.failures[0][1]
+
+
+def test_every_peer_is_got_ready_before_its_scenarios() -> None:
+    for entry in PEERS:
+        assert set(entry.counterparts or (entry.name,)) <= set(COUNTERPARTS)
 
 
 def test_in_ci_a_peer_that_cannot_be_had_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
