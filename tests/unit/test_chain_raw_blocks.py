@@ -6,7 +6,7 @@ from chain_blocks import GENESIS, make_block, make_tx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leyden.bitcoin import Block, Network, Transaction, p2wpkh, p2wsh, parse_header
-from leyden.chain import BlockFetched, BlockRescanned, ChainFollower, SourceFault, WatchesAdded, load, step
+from leyden.chain import BlockFetched, BlockRescanned, ChainFollower, FetchBlock, SourceFault, WatchesAdded, load, step
 from leyden.hooks.types import BlockConnected, Watch
 from leyden.types import BlockHeight, OutPoint, Txid
 
@@ -92,6 +92,33 @@ def test_lies_in_bytes_are_faults(lie: str) -> None:
     assert after == follower
     assert [type(output) for output in outputs] == [SourceFault]
     assert isinstance(step(follower, good)[1][0], BlockConnected)
+
+
+def with_empty_witnesses(block: BlockConnected) -> BlockConnected:
+    """Its last transaction announces witnesses that are all empty: the ids stay, but it is in no block like that."""
+    last = block.transactions[-1].tx.serialize_legacy()
+    raw = as_raw(block).raw
+    assert raw.endswith(last)
+    damaged = last[:4] + b"\x00\x01" + last[4:-4] + b"\x00" + last[-4:]
+    return msgspec.structs.replace(as_raw(block), raw=raw[: -len(last)] + damaged)
+
+
+def test_a_match_that_cannot_be_parsed_is_a_fault() -> None:
+    block = make_block(GENESIS, 1, [make_tx(1, script=SCRIPTS[1])])
+    follower = new([Watch(script=SCRIPTS[1])])
+    after, outputs = step(follower, with_empty_witnesses(block))
+    assert after == follower
+    assert [type(output) for output in outputs] == [SourceFault]
+
+
+def test_a_late_match_that_cannot_be_parsed_is_asked_for_again() -> None:
+    block = make_block(GENESIS, 1, [make_tx(1, script=SCRIPTS[1])])
+    follower, _ = step(new([]), with_empty_witnesses(block))
+    follower, outputs = step(follower, WatchesAdded(watches=(Watch(script=SCRIPTS[1]),)))
+    assert outputs == (FetchBlock(height=block.height, block_hash=block.block_hash),)
+    _, (out,) = step(follower, BlockFetched(block=as_raw(block)))
+    assert isinstance(out, BlockRescanned)
+    assert [found.position for found in out.transactions] == [1]
 
 
 def test_a_watch_added_because_of_a_raw_block_sees_that_same_block() -> None:
