@@ -11,8 +11,9 @@ from leyden.bitcoin import (
     TxIn,
     TxOut,
     merkle_root,
+    p2wpkh,
+    p2wsh,
     parse_block,
-    positions,
     scan_block,
 )
 from leyden.bitcoin.transaction import serialize_outpoint
@@ -52,27 +53,52 @@ def block_of(body: list[Transaction]) -> Block:
     return Block(header=header, transactions=tuple(body))
 
 
+class Asked:
+    """Notes what is looked for, and says that it is."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+
+    def __contains__(self, key: object) -> bool:
+        assert isinstance(key, bytes)
+        self.keys.append(key)
+        return True
+
+
+def shown_script(witness: tuple[bytes, ...]) -> bytes:
+    return p2wpkh(witness[-1]) if len(witness) == 2 and len(witness[-1]) == 33 else p2wsh(witness[-1])
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.one_of(transactions, many_outputs), min_size=1, max_size=6, unique_by=lambda tx: tx.txid))
 def test_a_scan_finds_what_parsing_finds(body: list[Transaction]) -> None:
     raw = block_of(body).serialize()
-    found, parsed = scan_block(raw), parse_block(raw)
+    scripts, spent = Asked(), Asked()
+    found, parsed = scan_block(raw, scripts, spent), parse_block(raw)
     assert found.transactions() == parsed.transactions
     assert found.header == parsed.header.serialize()
     assert found.txids == [tx.txid for tx in parsed.transactions]
-    assert found.scripts == [output.script for tx in body for output in tx.outputs]
-    assert found.spent == [serialize_outpoint(txin.prevout) for tx in body for txin in tx.inputs]
-    shown = [(len(txin.witness), txin.witness[-1]) for tx in body for txin in tx.inputs if txin.witness]
-    assert found.witnesses == shown
+    paid = [[output.script for output in tx.outputs] for tx in body]
+    shown = [[shown_script(txin.witness) for txin in tx.inputs if txin.witness] for tx in body]
+    assert scripts.keys == [script for both in zip(paid, shown, strict=True) for each in both for script in each]
+    assert spent.keys == [serialize_outpoint(txin.prevout) for tx in body for txin in tx.inputs]
+    counts = [len(tx.inputs) + len(paid[n]) + len(shown[n]) for n, tx in enumerate(body)]
+    assert found.hits == [n for n, count in enumerate(counts) for _ in range(count)]
     assert len(found) == len(body)
-    at = 0
-    for number, tx in enumerate(body):
-        places = range(at, at + len(tx.outputs))
-        assert positions(places, found.script_ends) == ({number} if tx.outputs else set())
-        at += len(tx.outputs)
-    assert found.spent_ends[-1] == len(found.spent)
-    assert found.witness_ends[-1] == len(found.witnesses)
     found.check()
+
+
+@settings(deadline=None, max_examples=60)
+@given(body=st.lists(transactions, min_size=1, max_size=6, unique_by=lambda tx: tx.txid), data=st.data())
+def test_only_what_is_looked_for_is_a_hit(body: list[Transaction], data: st.DataObject) -> None:
+    paid = [(n, output.script) for n, tx in enumerate(body) for output in tx.outputs]
+    shown = [(n, shown_script(txin.witness)) for n, tx in enumerate(body) for txin in tx.inputs if txin.witness]
+    spent = [(n, serialize_outpoint(txin.prevout)) for n, tx in enumerate(body) for txin in tx.inputs]
+    scripts = data.draw(st.sets(st.sampled_from([script for _, script in paid + shown] or [b""])))
+    outpoints = data.draw(st.sets(st.sampled_from([outpoint for _, outpoint in spent])))
+    expected = [n for n, script in paid + shown if script in scripts]
+    expected += [n for n, outpoint in spent if outpoint in outpoints]
+    assert scan_block(block_of(body).serialize(), scripts, outpoints).hits == sorted(expected)
 
 
 def tx(number: int) -> Transaction:

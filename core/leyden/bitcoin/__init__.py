@@ -55,7 +55,7 @@ from leyden.bitcoin.psbt_roles import (
     take_signatures,
     unsigned_inputs,
 )
-from leyden.bitcoin.scan import ScannedBlock, positions, scan_block
+from leyden.bitcoin.scan import PUBKEY_SIZE, ScannedBlock, scan_block
 from leyden.bitcoin.script import (
     P2A_SCRIPT,
     dust_limit,
@@ -117,6 +117,7 @@ __all__ = [
     "HEADER_LENGTH",
     "LEAF_TAPSCRIPT",
     "P2A_SCRIPT",
+    "PUBKEY_SIZE",
     "SEQUENCE_FINAL",
     "SEQUENCE_RBF",
     "SIGHASH_ALL",
@@ -188,7 +189,6 @@ __all__ = [
     "parse_header",
     "parse_psbt",
     "parse_transaction",
-    "positions",
     "psbt_digest",
     "push_data",
     "push_int",

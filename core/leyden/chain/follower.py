@@ -14,10 +14,8 @@ from leyden.bitcoin import (
     HEADER_LENGTH,
     BitcoinError,
     Network,
-    ScannedBlock,
     merkle_root,
     merkle_root_from_branch,
-    scan_block,
 )
 from leyden.chain.errors import ChainSourceError, HeaderFromFuture
 from leyden.chain.headers import HeaderChain
@@ -135,23 +133,19 @@ class _Rescan(msgspec.Struct, frozen=True, kw_only=True):
     found: tuple[BlockTransaction, ...] | None = None
 
 
-_Body = tuple[BlockTransaction, ...] | ScannedBlock
-"""The transactions of a block: parsed, or looked through."""
-
-
 class _Newest:
     """The newest block, whole, and what it pays and spends as soon as somebody asks."""
 
-    __slots__ = ("_body", "_index", "height")
+    __slots__ = ("_block", "_index", "height")
 
-    def __init__(self, height: BlockHeight, body: _Body) -> None:
-        self.height = height
-        self._body = body
+    def __init__(self, block: BlockConnected) -> None:
+        self.height = block.height
+        self._block = block.raw or block.transactions
         self._index: BlockIndex | None = None
 
     def matching(self, watches: Iterable[Watch]) -> tuple[BlockTransaction, ...]:
         if self._index is None:
-            self._index = BlockIndex(self._body)
+            self._index = BlockIndex(self._block)
         return self._index.matching(watches)
 
 
@@ -228,9 +222,8 @@ def _on_connected(follower: ChainFollower, block: BlockConnected, now: int | Non
     if not chain.links(block.height, block.header):
         return follower, (_restart(follower, f"block {block.height} does not follow our {chain.tip_height}"),)
     chain = chain.extended(block.height, block.block_hash, block.header, now=now)
-    body = _checked_body(block, follower.proofs)
-    found = _matching(follower.watches, body)
-    newest = _Newest(block.height, body) if block.full else None
+    found = _watched_in(block, follower.watches, follower.proofs)
+    newest = _Newest(block) if block.full else None
     after = _replace(follower, chain=chain, newest=newest)
     return after, (msgspec.structs.replace(block, transactions=found, full=False, raw=b""),)
 
@@ -264,35 +257,32 @@ def _restart(follower: ChainFollower, reason: str) -> RestartSource:
     return RestartSource(locator=follower.locator, reason=reason)
 
 
-def _matching(watches: WatchSet, body: _Body) -> tuple[BlockTransaction, ...]:
-    return watches.matching_in(body) if isinstance(body, ScannedBlock) else watches.matching(body)
-
-
-def _checked_body(block: BlockConnected, proofs: bool) -> _Body:
-    """A full block must be the one its header commits to, in order; of a partial one every merkle branch must fit."""
+def _watched_in(block: BlockConnected, watches: WatchSet, proofs: bool) -> tuple[BlockTransaction, ...]:
+    """What of ``block`` is watched. A full one must be the one its header commits to, in order; of a partial one every
+    merkle branch must fit."""
     if block.raw:
-        return _scanned(block)
+        return _watched_in_raw(block, watches)
     if not block.full:
         _check_branches(block.height, block.header, block.transactions, proofs)
-        return block.transactions
+        return watches.matching(block.transactions)
     if [found.position for found in block.transactions] != list(range(len(block.transactions))):
         raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
     txids = [found.tx.txid for found in block.transactions]
     # Repeating the last transactions would not change the root.
     if not txids or len(set(txids)) != len(txids) or merkle_root(txids) != block.header[36:68]:
         raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
-    return block.transactions
+    return watches.matching(block.transactions)
 
 
-def _scanned(block: BlockConnected) -> ScannedBlock:
+def _watched_in_raw(block: BlockConnected, watches: WatchSet) -> tuple[BlockTransaction, ...]:
     if not block.full or block.transactions or block.raw[:HEADER_LENGTH] != block.header:
         raise ChainSourceError(f"block {block.height}: its bytes are not the block that is announced")
     try:
-        body = scan_block(block.raw)
+        body = watches.scan(block.raw)
         body.check()
+        return watches.matching_in(body)
     except BitcoinError as error:
         raise ChainSourceError(f"block {block.height}: {error}") from error
-    return body
 
 
 def _check_branches(height: int, header: bytes, transactions: Sequence[BlockTransaction], proofs: bool) -> None:
@@ -395,9 +385,8 @@ def _on_block_fetched(follower: ChainFollower, block: BlockConnected) -> _Step:
         raise ChainSourceError(f"block {asked.height}: fetched with another header")
     if not block.full:
         raise ChainSourceError(f"block {asked.height}: fetched without all of its transactions")
-    body = _checked_body(msgspec.structs.replace(block, height=asked.height), follower.proofs)
-    found = _matching(asked.watches, body)
-    done = msgspec.structs.replace(asked, found=found)
+    block = msgspec.structs.replace(block, height=asked.height)
+    done = msgspec.structs.replace(asked, found=_watched_in(block, asked.watches, follower.proofs))
     return _release(follower, [done if rescan is asked else rescan for rescan in follower.rescans])
 
 

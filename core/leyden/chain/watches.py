@@ -1,16 +1,22 @@
 """What to look for in blocks: scripts that are paid or spent, outputs that are spent."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from leyden.bitcoin import ScannedBlock, Transaction, TxIn, p2wpkh, p2wsh, positions, serialize_outpoint
-from leyden.crypto import hash160, sha256
+from leyden.bitcoin import (
+    PUBKEY_SIZE,
+    ScannedBlock,
+    Transaction,
+    TxIn,
+    p2wpkh,
+    p2wsh,
+    scan_block,
+    serialize_outpoint,
+)
 from leyden.hooks.types import BlockTransaction, Watch
 from leyden.types import OutPoint
 
-_PUBKEY_SIZE = 33
 K = TypeVar("K")
 
 
@@ -110,36 +116,14 @@ class WatchSet:
             return ()
         return tuple(found for found in transactions if self.matches(found.tx))
 
+    def scan(self, raw: bytes) -> ScannedBlock:
+        """The block that ``raw`` is, looked through for everything watched; ``BitcoinError`` as of ``scan_block``."""
+        return scan_block(raw, self._log.scripts, self._log.outpoints)
+
     def matching_in(self, block: ScannedBlock) -> tuple[BlockTransaction, ...]:
-        """As ``matching``, for a block that was only looked through: what cannot match is never parsed."""
-        if not self:
-            return ()
-        log = self._log
-        candidates: set[int] = set()
-        if not log.scripts.keys().isdisjoint(block.scripts):
-            candidates |= positions(_hits(block.scripts, log.scripts), block.script_ends)
-        if not log.outpoints.keys().isdisjoint(block.spent):
-            candidates |= positions(_hits(block.spent, log.outpoints), block.spent_ends)
-        spent_scripts = _spent_scripts(block)
-        if not log.scripts.keys().isdisjoint(spent_scripts):
-            candidates |= positions(_hits(spent_scripts, log.scripts), block.witness_ends)
-        found = (BlockTransaction(position=n, tx=block.transaction(n)) for n in sorted(candidates))
+        """As ``matching``, for what ``scan`` of this set found: what cannot match is never parsed."""
+        found = (BlockTransaction(position=n, tx=block.transaction(n)) for n in sorted(set(block.hits)))
         return self.matching(tuple(found))
-
-
-def _hits(found: Sequence[K], wanted: Container[K]) -> list[int]:
-    return [place for place, key in enumerate(found) if key in wanted]
-
-
-def _spent_scripts(block: ScannedBlock) -> list[bytes]:
-    """``spent_script`` of every input with a witness; each key or script is hashed once, for many inputs share them."""
-    scripts = {
-        shown: b"\x00\x14" + hash160(shown[1])
-        if shown[0] == 2 and len(shown[1]) == _PUBKEY_SIZE
-        else b"\x00\x20" + sha256(shown[1])
-        for shown in set(block.witnesses)
-    }
-    return [scripts[shown] for shown in block.witnesses]
 
 
 def _at(log: _Log) -> WatchSet:
@@ -172,36 +156,32 @@ class BlockIndex:
 
     __slots__ = ("_outpoints", "_scripts", "_transaction")
 
-    def __init__(self, block: Sequence[BlockTransaction] | ScannedBlock) -> None:
+    def __init__(self, block: Sequence[BlockTransaction] | bytes) -> None:
         self._scripts: dict[bytes, list[int]] = {}
-        self._outpoints: dict[bytes, int] = {}
-        if isinstance(block, ScannedBlock):
-            self._transaction: Callable[[int], BlockTransaction] = lambda n: BlockTransaction(
-                position=n, tx=block.transaction(n)
-            )
-            self._take_in_scanned(block)
+        self._outpoints: dict[bytes, list[int]] = {}
+        self._transaction: Callable[[int], BlockTransaction]
+        if isinstance(block, bytes):
+            self._take_in_raw(block)
         else:
-            self._transaction = block.__getitem__
             self._take_in(block)
 
     def _take_in(self, transactions: Sequence[BlockTransaction]) -> None:
+        self._transaction = transactions.__getitem__
         for index, found in enumerate(transactions):
             for output in found.tx.outputs:
                 self._scripts.setdefault(output.script, []).append(index)
             for txin in found.tx.inputs:
-                self._outpoints[serialize_outpoint(txin.prevout)] = index
+                self._outpoints.setdefault(serialize_outpoint(txin.prevout), []).append(index)
                 script = spent_script(txin)
                 if script is not None:
                     self._scripts.setdefault(script, []).append(index)
 
-    def _take_in_scanned(self, block: ScannedBlock) -> None:
-        for scripts, ends in ((block.scripts, block.script_ends), (_spent_scripts(block), block.witness_ends)):
-            for index, (begin, end) in enumerate(pairwise([0, *ends])):
-                for script in scripts[begin:end]:
-                    self._scripts.setdefault(script, []).append(index)
-        for index, (begin, end) in enumerate(pairwise([0, *block.spent_ends])):
-            for outpoint in block.spent[begin:end]:
-                self._outpoints[outpoint] = index
+    def _take_in_raw(self, raw: bytes) -> None:
+        asked: list[tuple[dict[bytes, list[int]], bytes]] = []
+        block = scan_block(raw, _Everything(self._scripts, asked), _Everything(self._outpoints, asked))
+        self._transaction = lambda n: BlockTransaction(position=n, tx=block.transaction(n))
+        for (table, key), position in zip(asked, block.hits, strict=True):
+            table.setdefault(key, []).append(position)
 
     def matching(self, watches: Iterable[Watch]) -> tuple[BlockTransaction, ...]:
         """Every transaction that one of ``watches`` looks for, in the order of the block."""
@@ -209,10 +189,24 @@ class BlockIndex:
         for watch in watches:
             found.update(self._scripts.get(watch.script, ()))
             if watch.outpoint is not None:
-                index = self._outpoints.get(serialize_outpoint(watch.outpoint))
-                if index is not None:
-                    found.add(index)
+                found.update(self._outpoints.get(serialize_outpoint(watch.outpoint), ()))
         return tuple(self._transaction(index) for index in sorted(found))
+
+
+class _Everything:
+    """Looked for is all that a block has: each key that is asked for is a hit, and noted for its ``table``."""
+
+    __slots__ = ("_asked", "_table")
+
+    def __init__(self, table: dict[bytes, list[int]], asked: list[tuple[dict[bytes, list[int]], bytes]]) -> None:
+        self._table = table
+        self._asked = asked
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, bytes):
+            return False
+        self._asked.append((self._table, key))
+        return True
 
 
 def spent_script(txin: TxIn) -> bytes | None:
@@ -220,6 +214,6 @@ def spent_script(txin: TxIn) -> bytes | None:
     if not txin.witness:
         return None
     last = txin.witness[-1]
-    if len(txin.witness) == 2 and len(last) == _PUBKEY_SIZE:
+    if len(txin.witness) == 2 and len(last) == PUBKEY_SIZE:
         return p2wpkh(last)
     return p2wsh(last)
