@@ -339,8 +339,11 @@ def _on_watches_added(follower: ChainFollower, added: WatchesAdded) -> _Step:
         if block_hash is None:
             continue
         if newest is not None and newest.height == height:
-            outputs.extend(_rescanned(newest.height, block_hash, newest.matching(wanted)))
-            continue
+            try:
+                outputs.extend(_rescanned(newest.height, block_hash, newest.matching(wanted)))
+                continue
+            except BitcoinError:
+                pass  # damaged where its header does not cover it: asked for again
         asked = rescans.get(block_hash)
         if asked is None or asked.found is not None:
             outputs.append(FetchBlock(height=BlockHeight(height), block_hash=block_hash))
