@@ -274,3 +274,17 @@ AnySignerAnswer = (
     | CloseSignatures
     | FutureSecret
 )
+
+SIGNER_METHODS: dict[type, str] = {
+    SignCounterpartyCommitment: "sign_counterparty_commitment",
+    ValidateHolderCommitment: "validate_holder_commitment",
+    ReleaseSecret: "release_secret",
+    ValidateCounterpartyRevocation: "validate_counterparty_revocation",
+    SignHolderCommitment: "sign_holder_commitment",
+    SignMutualClose: "sign_mutual_close",
+    SignSimpleClose: "sign_simple_close",
+    SignAnnouncement: "sign_announcement",
+    SignSweep: "sign_sweep",
+    CheckFutureSecret: "check_future_secret",
+}
+"""Which method of ``ChannelSigner`` takes a request; ``SignGossip`` goes to ``NodeIdentity``."""

@@ -56,21 +56,12 @@ from leyden.channel.events import (
 from leyden.channel.opening import channel_id_of
 from leyden.hooks.services import ChannelSigner, NodeIdentity, Wallet
 from leyden.hooks.signing import (
+    SIGNER_METHODS,
     AnySignerAnswer,
     AnySignerRequest,
-    CheckFutureSecret,
-    ReleaseSecret,
-    SignAnnouncement,
     Signature,
-    SignCounterpartyCommitment,
     SignerRefused,
     SignGossip,
-    SignHolderCommitment,
-    SignMutualClose,
-    SignSimpleClose,
-    SignSweep,
-    ValidateCounterpartyRevocation,
-    ValidateHolderCommitment,
 )
 from leyden.hooks.types import Alarm, BlockTransaction, BroadcastKind, DestinationPurpose, NodeEvent, OpenFailed
 from leyden.hooks.types import BlockConnected as Block
@@ -90,18 +81,6 @@ SILENT_SECONDS = 60.0
 """A peer that has not said ``channel_reestablish`` so long after ``init`` leaves a person something to look at."""
 
 PaymentDelivery = HtlcReceived | HtlcFulfilled | HtlcFailed
-_METHODS: dict[type, str] = {
-    SignCounterpartyCommitment: "sign_counterparty_commitment",
-    ValidateHolderCommitment: "validate_holder_commitment",
-    ReleaseSecret: "release_secret",
-    ValidateCounterpartyRevocation: "validate_counterparty_revocation",
-    SignHolderCommitment: "sign_holder_commitment",
-    SignMutualClose: "sign_mutual_close",
-    SignSimpleClose: "sign_simple_close",
-    SignAnnouncement: "sign_announcement",
-    SignSweep: "sign_sweep",
-    CheckFutureSecret: "check_future_secret",
-}
 
 
 @lru_cache(maxsize=1024)
@@ -458,7 +437,7 @@ class ChannelManager:
             if isinstance(request, SignGossip):
                 self._caller.call(self._identity, self._sign_gossip(request), done, request.request_id)
                 return
-            method = getattr(self._signer, _METHODS[type(request)])
+            method = getattr(self._signer, SIGNER_METHODS[type(request)])
             self._caller.call(self._signer, method(request), done, request.request_id)
 
         def done(answer: AnySignerAnswer | None, error: BaseException | None) -> None:

@@ -30,22 +30,13 @@ from leyden.channel import events as ev
 from leyden.crypto import sha256
 from leyden.hooks.services import ChannelSigner, NodeIdentity
 from leyden.hooks.signing import (
+    SIGNER_METHODS,
     AnySignerAnswer,
     AnySignerRequest,
-    CheckFutureSecret,
     NewChannelKeys,
-    ReleaseSecret,
-    SignAnnouncement,
     Signature,
-    SignCounterpartyCommitment,
     SignerRefused,
     SignGossip,
-    SignHolderCommitment,
-    SignMutualClose,
-    SignSimpleClose,
-    SignSweep,
-    ValidateCounterpartyRevocation,
-    ValidateHolderCommitment,
 )
 from leyden.hooks.types import NodeEvent
 from leyden.types import BlockHeight, FeeRatePerKw, KeysId, LeydenError, Msat, NodeId, OutPoint, Sat, Side, Txid
@@ -61,19 +52,6 @@ PAIR_FEATURES = Features.of(
     Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT,
     Feature.OPTION_CHANNEL_TYPE,
 )
-
-_METHODS: dict[type, str] = {
-    SignCounterpartyCommitment: "sign_counterparty_commitment",
-    ValidateHolderCommitment: "validate_holder_commitment",
-    ReleaseSecret: "release_secret",
-    ValidateCounterpartyRevocation: "validate_counterparty_revocation",
-    SignHolderCommitment: "sign_holder_commitment",
-    SignMutualClose: "sign_mutual_close",
-    SignSimpleClose: "sign_simple_close",
-    SignAnnouncement: "sign_announcement",
-    SignSweep: "sign_sweep",
-    CheckFutureSecret: "check_future_secret",
-}
 
 
 def run_inline(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -196,7 +174,7 @@ class ChannelEnd:
             if self.identity is None:
                 raise SignerRefused("gossip", "no identity was given")
             return Signature(signature=run_inline(self.identity.sign_gossip(request.announcement)))
-        method = getattr(self.signer, _METHODS[type(request)])
+        method = getattr(self.signer, SIGNER_METHODS[type(request)])
         answer: AnySignerAnswer = run_inline(method(request))
         return answer
 
