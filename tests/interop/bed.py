@@ -431,7 +431,7 @@ class Story:
     async def offer(self, invoice: Invoice, msat: int) -> PaymentView:
         """Pay whatever ``invoice`` says without our own checks, and wait for the end."""
         core, payment_hash = self.node.core, invoice.payment_hash
-        await self.node._call(lambda: core.payments.send(invoice, Msat(msat), ""))
+        await self.node._calls.call(lambda: core.payments.send(invoice, Msat(msat), ""))
         return await self.our_payment(payment_hash)
 
     async def begin_payment(self, bolt11: str) -> None:
@@ -439,7 +439,7 @@ class Story:
         invoice = parse_invoice(bolt11, Network.REGTEST)
         core, amount = self.node.core, invoice.amount_msat
         assert amount is not None
-        await self.node._call(lambda: core.payments.send(invoice, amount, ""))
+        await self.node._calls.call(lambda: core.payments.send(invoice, amount, ""))
 
     async def our_payment(self, payment_hash: bytes) -> PaymentView:
         """Our payment once it has ended."""

@@ -8,7 +8,7 @@ import pytest
 from leyden.bitcoin import Network
 from leyden.crypto import sha256
 from leyden.invoice import Invoice, attach_signature, encode_invoice, parse_invoice
-from leyden.node import node, payments
+from leyden.node import paying, payments
 from leyden.node.payments import PaymentError
 from leyden.onion import OnionError
 from leyden.payments import make_direct_htlc
@@ -189,7 +189,7 @@ async def test_expiring_too_soon_to_us(story: Story, monkeypatch: pytest.MonkeyP
     """We want more blocks than the invoice says; payers add some of their own to hide where a route ends."""
     channel = await half_each(story)
     with monkeypatch.context() as patch:
-        patch.setattr(node, "MIN_FINAL_CLTV", CltvDelta(1_900))
+        patch.setattr(paying, "MIN_FINAL_CLTV", CltvDelta(1_900))
         known = await story.invoice(AMOUNT)
     await refused_by_us(story, channel, await forged(story, known.bolt11, min_final_cltv_expiry_delta=CltvDelta(42)))
 

@@ -12,8 +12,7 @@ import pytest
 from leyden.channel import ChannelError
 from leyden.hooks import hookimpl
 from leyden.hooks.types import FeeTarget, LoggedEvent, PaymentReceived
-from leyden.node import Node, Services
-from leyden.node.node import NodeStopped
+from leyden.node import Node, NodeStopped, Services
 from leyden.types import ChannelId, FeeRatePerKw, LeydenError, Msat, NodeId, PaymentHash, Sat
 
 from tests.scenario.conftest import Cashier, World, until, usable, with_plugins

@@ -11,15 +11,13 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from leyden.bitcoin import decode_address, encode_address
-from leyden.channel import ChannelError, ChannelPolicy, policy_mistake
+from leyden.bitcoin import decode_address
+from leyden.channel import ChannelPolicy, policy_mistake
 from leyden.channel.events import ForceClose, Shutdown
-from leyden.crypto import sha256
 from leyden.hooks.errors import SettingsError
 from leyden.hooks.services import StoreError
 from leyden.hooks.settings import read_settings
 from leyden.hooks.types import (
-    Destination,
     DestinationPurpose,
     LoggedEvent,
     Refusal,
@@ -27,8 +25,7 @@ from leyden.hooks.types import (
     WalletBalance,
     WalletCoin,
 )
-from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice, parse_invoice
-from leyden.node import keyspace
+from leyden.node.calls import Calls, finish
 from leyden.node.chain_runner import SourceRunner
 from leyden.node.channels import ChannelActor
 from leyden.node.core import NodeConfig, NodeCore, Questions, Services
@@ -36,7 +33,8 @@ from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.engine import StorageDegraded
 from leyden.node.opening import BatchOpening, FundingWish
-from leyden.node.payments import PaymentError
+from leyden.node.paying import Payer, SpendRefused
+from leyden.node.peer import Peer
 from leyden.node.spending import Bumped, BumpMethod, Spender
 from leyden.node.views import (
     ChannelView,
@@ -45,49 +43,29 @@ from leyden.node.views import (
     PaymentView,
     PeerView,
     view_channel,
-    view_payment,
     view_peer,
 )
-from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
-from leyden.payments.records import decode_invoice_record, decode_payment_record
 from leyden.types import (
     ChannelId,
-    CltvDelta,
     FeeRatePerKw,
     LeydenError,
     Msat,
     NodeId,
     OutPoint,
     PaymentHash,
-    PaymentSecret,
-    Preimage,
     RecordError,
     Sat,
     Txid,
 )
-from leyden.wire.features import Context, Feature, make_features
 
 log = structlog.get_logger("leyden.node")
 
 T = TypeVar("T")
-MIN_FINAL_CLTV = CltvDelta(42)
 NOTHING = Msat(0)
-INVOICE_FEATURES = make_features(Context.INVOICE, required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET))
-
-
-class SpendRefused(LeydenError):
-    """A plugin or the key manager refused the payment; nothing was offered."""
 
 
 class UnknownChannel(LeydenError):
     pass
-
-
-class NodeStopped(LeydenError):
-    """The node stopped before it could answer. What was begun is durable or never left: ask again after a start."""
-
-    def __init__(self) -> None:
-        super().__init__("the node stopped")
 
 
 class Node:
@@ -100,14 +78,12 @@ class Node:
         self._host = host
         self._hooks = hooks
         self._published = asyncio.Event()
-        self._paying: set[PaymentHash] = set()
         self._plugins_started = False
-        self._waiting: set[asyncio.Future[Any]] = set()
-        """Callers of the API who have no answer yet."""
         self._stopped: asyncio.Future[None] | None = None
-        self._awaited: dict[PaymentHash, list[asyncio.Future[PaymentRecord]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._spender = Spender(core, self._call, host.entropy)
+        self._calls = Calls(core.engine)
+        self._payer = Payer(core, self._calls, self._approve)
+        self._spender = Spender(core, self._calls)
         core.on_published = self._published.set
 
     @classmethod
@@ -142,10 +118,9 @@ class Node:
     async def _begin(self, services: Services, questions: Questions) -> None:
         core, hooks, config = self.core, self._hooks, self.core.config
         self._ask_plugins(questions)
-        synced = self._future()
-        core.on_synced = lambda: _finish(synced, None, None)
-        core.on_reloaded = self._on_reloaded
-        await self._turn_done()
+        synced = self._calls.future()
+        core.on_synced = lambda: finish(synced, None)
+        await self._calls.call(lambda: None)  # a turn
         core.chain.set_reader(self._read_source)
         await core.chain.start_source()
         await _first(synced, self._driver.fatal, *self._tasks)
@@ -182,6 +157,7 @@ class Node:
             await asyncio.shield(self._stopped)
             return
         self._stopped = asyncio.get_running_loop().create_future()
+        self._calls.refuse()
         try:
             await self._stop()
         finally:
@@ -193,8 +169,7 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._driver.close()
-        for future in list(self._waiting):
-            _finish(future, None, NodeStopped())
+        self._calls.end()
         if self._hooks is not None and self._plugins_started:
             self._plugins_started = False
             await _quietly("stop plugins", self._hooks.stop())
@@ -267,14 +242,12 @@ class Node:
     async def connect(self, node_id: NodeId, host: str, port: int) -> None:
         """Returns when ``init`` was exchanged and nobody vetoed. ``ConnectFailed`` otherwise."""
         refuse_deadlock(node_id)
-        done = self._future()
-        self._begin_in_turn(
-            lambda: self.core.peers.connect(node_id, host, port, lambda e: _finish(done, None, e)), done
+        await self._calls.begin(
+            lambda done: self.core.peers.connect(node_id, host, port, lambda error: finish(done, None, error))
         )
-        await done
 
     async def disconnect(self, node_id: NodeId) -> bool:
-        return await self._call(lambda: self.core.peers.disconnect(node_id))
+        return await self._calls.call(lambda: self.core.peers.disconnect(node_id))
 
     async def open_channel(
         self,
@@ -294,26 +267,21 @@ class Node:
         these fund it. The anchor reserve stays in the wallet (``AnchorReserve``). ``zero_conf``: usable at once, which
         the peer must trust us for.
         """
-        await self._approve("channel", Msat(funding * 1000), Msat(0), node_id.hex())
-        peer = self.core.peers.get(node_id)
-        if peer is None:
-            raise LeydenError(f"not connected to {node_id.hex()}: connect first")
-        done = self._future()
-        self._begin_in_turn(
-            lambda: self.core.opener.open(
+        peer = await self._peer_to_open_with(node_id, funding)
+        channel_id: ChannelId = await self._calls.begin(
+            lambda done: self.core.opener.open(
                 peer,
                 funding,
                 push,
                 announce,
                 feerate,
-                lambda channel_id: _finish(done, channel_id, None),
-                lambda error: _finish(done, None, error),
+                lambda channel_id: finish(done, channel_id),
+                lambda error: finish(done, None, error),
                 zero_conf=zero_conf,
                 wish=FundingWish(feerate=funding_feerate, coins=tuple(coins)),
-            ),
-            done,
+            )
         )
-        return ChannelId(await done)
+        return channel_id
 
     async def open_channels(
         self, openings: Sequence[tuple[NodeId, Sat, Msat]], *, funding_feerate: FeeRatePerKw | None = None
@@ -323,25 +291,26 @@ class Node:
         Returns their ids once all are durable and the transaction is handed to the broadcasters. If one opening fails
         before that, all do (``BatchFailed``), nothing was broadcast and the coins are free.
         """
-        asked = []
-        for node_id, funding, push in openings:
-            await self._approve("channel", Msat(funding * 1000), Msat(0), node_id.hex())
-            peer = self.core.peers.get(node_id)
-            if peer is None:
-                raise LeydenError(f"not connected to {node_id.hex()}: connect first")
-            asked.append(BatchOpening(peer=peer, funding=funding, push=push))
-        done = self._future()
-        self._begin_in_turn(
-            lambda: self.core.opener.open_batch(
+        asked = [
+            BatchOpening(peer=await self._peer_to_open_with(node_id, funding), funding=funding, push=push)
+            for node_id, funding, push in openings
+        ]
+        ids: list[ChannelId] = await self._calls.begin(
+            lambda done: self.core.opener.open_batch(
                 asked,
                 FundingWish(feerate=funding_feerate),
-                lambda ids: _finish(done, ids, None),
-                lambda error: _finish(done, None, error),
-            ),
-            done,
+                lambda ids: finish(done, ids),
+                lambda error: finish(done, None, error),
+            )
         )
-        ids: list[ChannelId] = await done
         return ids
+
+    async def _peer_to_open_with(self, node_id: NodeId, funding: Sat) -> Peer:
+        await self._approve("channel", Msat(funding * 1000), node_id.hex())
+        peer = self.core.peers.get(node_id)
+        if peer is None:
+            raise LeydenError(f"not connected to {node_id.hex()}: connect first")
+        return peer
 
     async def close_channel(
         self,
@@ -361,7 +330,7 @@ class Node:
         command: ForceClose | Shutdown = ForceClose(reason="asked for")
         if not force:
             command = Shutdown(script=script, feerate=feerate, max_fee=max_fee)
-        await self._call(lambda: self.core.channels.apply(self._actor(channel_id), command))
+        await self._calls.call(lambda: self.core.channels.apply(self._actor(channel_id), command))
 
     async def update_channel_policy(self, **changes: object) -> ChannelPolicy:
         """Change fields of ``ChannelPolicy`` for as long as the node runs; returns the policy that now holds.
@@ -379,7 +348,7 @@ class Node:
             self.core.channels.set_policy(policy)
             return policy
 
-        return await self._call(change)
+        return await self._calls.call(change)
 
     def channel_policy(self) -> ChannelPolicy:
         """Our terms and limits as they hold now."""
@@ -397,36 +366,7 @@ class Node:
         self, amount_msat: Msat | None, description: str, *, expiry: int = 3600, label: str = ""
     ) -> InvoiceView:
         """A signed BOLT 11 invoice, stored before it is returned. ``amount_msat`` None: the payer chooses."""
-        preimage = Preimage(self._host.entropy(32))
-        now = int(self._host.wall_time())
-        unsigned = UnsignedInvoice(
-            network=self.core.config.network,
-            amount_msat=amount_msat,
-            timestamp=now,
-            payment_hash=PaymentHash(sha256(preimage)),
-            payment_secret=PaymentSecret(self._host.entropy(32)),
-            description=description,
-            expiry=expiry,
-            min_final_cltv_expiry_delta=MIN_FINAL_CLTV,
-            features=INVOICE_FEATURES,
-            payee=self.node_id,
-        )
-        hrp, data = encode_invoice(unsigned)
-        signature, recovery_id = await self.core.services.node_identity.sign_bolt11(hrp, data)
-        invoice = attach_signature(unsigned, hrp, data, signature, recovery_id)
-        record = InvoiceRecord(
-            payment_hash=unsigned.payment_hash,
-            preimage=preimage,
-            payment_secret=unsigned.payment_secret,
-            amount_msat=amount_msat or Msat(0),
-            bolt11=invoice.text,
-            created=now,
-            expiry=expiry,
-            min_final_cltv=MIN_FINAL_CLTV,
-            label=label,
-        )
-        await self._call(lambda: self.core.payments.add_invoice(record))
-        return _view_invoice(record)
+        return await self._payer.create_invoice(amount_msat, description, expiry, label)
 
     async def pay(
         self, bolt11: str, amount_msat: Msat | None = None, *, key: str = "", timeout: float | None = None
@@ -435,119 +375,26 @@ class Node:
 
         ``PaymentError`` when it cannot start; ``TimeoutError`` after ``timeout`` seconds (the payment goes on).
         """
-        invoice = parse_invoice(bolt11, self.core.config.network)
-        amount = self._amount(invoice, amount_msat)
-        payment_hash = invoice.payment_hash
-        if payment_hash in self._paying:
-            raise PaymentError("this payment hash is already being paid")
-        self._paying.add(payment_hash)  # before the store is read: two callers must never both find nothing
-        try:
-            earlier = await self._payment_record(payment_hash)
-            if earlier is not None and earlier.status == PaymentStatus.SUCCEEDED:
-                if key and earlier.key == key:
-                    return view_payment(earlier)
-                raise PaymentError("this payment hash was already paid")
-            in_flight = earlier is not None and earlier.status == PaymentStatus.PENDING
-            if not in_flight and not self.core.payments.is_pending(payment_hash):
-                waiting = await self._begin_payment(invoice, amount, key)
-            elif key and earlier is not None and earlier.key == key:
-                waiting = None
-            else:
-                raise PaymentError("this payment hash is already being paid")
-        finally:
-            self._paying.discard(payment_hash)
-        if waiting is None:
-            return view_payment(await self._outcome(payment_hash, timeout))
-        async with asyncio.timeout(timeout):
-            return view_payment(await waiting)
-
-    async def _begin_payment(self, invoice: Invoice, amount: Msat, key: str) -> "asyncio.Future[PaymentRecord]":
-        """Ask whoever may refuse, then offer the HTLC; the future is its end."""
-        await self._approve("payment", amount, Msat(0), invoice.payee.hex())
-        if not await self.core.services.payment_approval.approve_bolt11(invoice.text, amount):
-            raise SpendRefused("the key manager refused the payment")
-        waiting = self._wait_payment(invoice.payment_hash)
-        try:
-            await self._call(lambda: self.core.payments.send(invoice, amount, key))
-        except BaseException:
-            waiting.cancel()
-            raise
-        return waiting
-
-    def _amount(self, invoice: Invoice, asked: Msat | None) -> Msat:
-        amount = invoice.amount_msat if asked is None else asked
-        if amount is None or amount <= 0:
-            raise PaymentError("the invoice names no amount: say how much to pay")
-        if invoice.amount_msat is not None and not invoice.amount_msat <= amount <= 2 * invoice.amount_msat:
-            raise PaymentError(f"{amount} msat is not between the invoice's {invoice.amount_msat} msat and twice that")
-        return amount
-
-    def _wait_payment(self, payment_hash: PaymentHash) -> "asyncio.Future[PaymentRecord]":
-        waiting: asyncio.Future[PaymentRecord] = self._future()
-        if payment_hash not in self._awaited:
-            self._awaited[payment_hash] = []
-            self.core.payments.wait(payment_hash, self._on_payment_final)
-        self._awaited[payment_hash].append(waiting)
-        return waiting
-
-    def _on_payment_final(self, record: PaymentRecord) -> None:
-        for waiting in self._awaited.pop(record.payment_hash, ()):
-            _finish(waiting, record, None)
-
-    def _on_reloaded(self) -> None:
-        self._host.spawn(self._look_again(), lambda _value, _error: None, "payments after a read back")
-
-    async def _look_again(self) -> None:
-        """Payments whose end was on disk though its commit was reported as failed."""
-        for payment_hash in list(self._awaited):
-            record = await self._payment_record(payment_hash)
-            if record is not None and record.status != PaymentStatus.PENDING:
-                for waiting in self._awaited.get(payment_hash, ()):
-                    _finish(waiting, record, None)
-
-    async def _outcome(self, payment_hash: PaymentHash, timeout: float | None) -> PaymentRecord:
-        waiting = self._wait_payment(payment_hash)
-        record = await self._payment_record(payment_hash)
-        if record is not None and record.status != PaymentStatus.PENDING:
-            return record
-        async with asyncio.timeout(timeout):
-            return await waiting
-
-    async def _payment_record(self, payment_hash: PaymentHash) -> PaymentRecord | None:
-        row = await self.core.services.store.get(keyspace.payment_key(payment_hash))
-        return None if row is None else decode_payment_record(row)
+        return await self._payer.pay(bolt11, amount_msat, key, timeout)
 
     async def payment(self, payment_hash: PaymentHash) -> PaymentView | None:
-        record = await self._payment_record(payment_hash)
-        return None if record is None else view_payment(record)
+        return await self._payer.payment(payment_hash)
 
     async def payments(self) -> list[PaymentView]:
-        rows = await self.core.services.store.scan(keyspace.PAYMENT)
-        return [view_payment(decode_payment_record(row)) for _, row in rows]
+        return await self._payer.payments()
 
     async def invoice(self, payment_hash: PaymentHash) -> InvoiceView | None:
-        row = await self.core.services.store.get(keyspace.invoice_key(payment_hash))
-        return None if row is None else _view_invoice(decode_invoice_record(row))
+        return await self._payer.invoice(payment_hash)
 
     async def invoices(self) -> list[InvoiceView]:
-        rows = await self.core.services.store.scan(keyspace.INVOICE)
-        return [_view_invoice(decode_invoice_record(row)) for _, row in rows]
+        return await self._payer.invoices()
 
     # -- wallet --------------------------------------------------------------------------------------------------------
 
     async def new_address(self, *, taproot: bool = False) -> str:
         """An address that was never handed out. ``LeydenError`` if the key manager has no taproot keys."""
         purpose = DestinationPurpose.RECEIVE_TAPROOT if taproot else DestinationPurpose.RECEIVE
-
-        def hand_out() -> Destination:
-            destination, changes = self.core.services.wallet.next_destination(purpose)
-            self.core.engine.journal.merge(changes)
-            return destination
-
-        destination = await self._call(hand_out)
-        await self.core.services.wallet.top_up()
-        self.core.engine.post(self.core.chain.watch_wallet)
-        return encode_address(destination.script, self.core.config.network)
+        return await self._spender.new_address(purpose)
 
     async def descriptors(self) -> Sequence[str]:
         """Public descriptors of the wallet's scripts, for another wallet to watch."""
@@ -569,7 +416,7 @@ class Node:
         ``coins``: exactly these are spent. The anchor reserve stays in the wallet (``ReserveNeeded``).
         """
         script = decode_address(address, self.core.config.network)
-        await self._approve("onchain", Msat(amount * 1000), Msat(0), address)
+        await self._approve("onchain", Msat(amount * 1000), address)
         return (await self._spender.send(script, amount, feerate, coins)).txid
 
     async def bump(self, txid: Txid, feerate: FeeRatePerKw, method: BumpMethod | None = None) -> Bumped:
@@ -601,7 +448,7 @@ class Node:
                 for event in batch:
                     after = await self._deliver(consumer, event)
                 if batch:
-                    await self._call(partial(self.core.events.set_cursor, consumer, after))
+                    await self._calls.call(partial(self.core.events.set_cursor, consumer, after))
             except (StorageDegraded, StoreError, RecordError) as error:
                 log.warning("events_wait_for_storage", consumer=consumer, reason=str(error))
                 await asyncio.sleep(delay)
@@ -626,41 +473,11 @@ class Node:
 
     # -- plumbing ------------------------------------------------------------------------------------------------------
 
-    async def _call(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a turn; the value once that turn is durable."""
-        done = self._future()
-        self.core.engine.request(
-            work, lambda value: _finish(done, value, None), lambda error: _finish(done, None, error)
-        )
-        result: T = await done
-        return result
-
-    def _future(self) -> "asyncio.Future[Any]":
-        """An answer to come; ``NodeStopped`` if the node stops before it does."""
-        if self._stopped is not None:
-            raise NodeStopped
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        future.add_done_callback(self._answered)
-        return future
-
-    def _answered(self, future: "asyncio.Future[Any]") -> None:
-        self._waiting.discard(future)
-        if not future.cancelled():
-            future.exception()  # whoever asked may have stopped waiting
-
-    def _begin_in_turn(self, work: Callable[[], None], done: "asyncio.Future[Any]") -> None:
-        """Run ``work``, which answers ``done`` in its own time; if it cannot even begin, ``done`` says why."""
-        self.core.engine.request(work, lambda _: None, lambda error: _finish(done, None, error))
-
-    async def _turn_done(self) -> None:
-        await self._call(lambda: None)
-
-    async def _approve(self, kind: str, amount: Msat, max_fee: Msat, destination: str) -> None:
+    async def _approve(self, kind: str, amount: Msat, destination: str) -> None:
         refuse_deadlock(SPENDING)
         if self._hooks is None or not self._hooks.asks("leyden_approve_spend"):
             return
-        request = SpendRequest(kind=kind, amount_msat=amount, max_fee_msat=max_fee, destination=destination)
+        request = SpendRequest(kind=kind, amount_msat=amount, max_fee_msat=Msat(0), destination=destination)
         refusal = await self._hooks.spend_refusal(request)
         if refusal is not None:
             raise SpendRefused(f"a plugin refused to spend {amount} msat on a {kind}: {refusal}")
@@ -700,15 +517,6 @@ async def _quietly(what: str, work: Coroutine[Any, Any, None]) -> None:
         log.error("not_stopped_cleanly", what=what, reason=f"{type(error).__name__}: {error}")
 
 
-def _finish(future: "asyncio.Future[Any]", value: object, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
-
-
 async def _first(*futures: "asyncio.Future[Any]") -> None:
     """Until the first of these is done; raises what it raised, or the fatal error it carries."""
     done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
@@ -724,18 +532,3 @@ def _connect_quietly(core: NodeCore, node_id: NodeId, host: str, port: int) -> C
             log.warning("not_connected", reason=str(error))
 
     return lambda: core.peers.connect(node_id, host, port, note)
-
-
-def _view_invoice(record: InvoiceRecord) -> InvoiceView:
-    return InvoiceView(
-        payment_hash=record.payment_hash.hex(),
-        bolt11=record.bolt11,
-        amount_msat=record.amount_msat or None,
-        expires_at=record.expires_at(),
-        label=record.label,
-        status=InvoiceStatus(record.status).name.lower(),
-        received_msat=record.received_msat,
-    )
-
-
-__all__ = ["ChannelError", "Node", "NodeStopped", "SpendRefused", "UnknownChannel"]

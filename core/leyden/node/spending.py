@@ -1,27 +1,18 @@
-"""Spending from the wallet outside openings: built in one turn, signed, durable and tracked in another."""
+"""The wallet outside openings: addresses, and spends built in one turn, signed, durable and tracked in another."""
 
 import enum
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from leyden.bitcoin import Transaction, TxOut
+from leyden.bitcoin import Transaction, TxOut, encode_address
 from leyden.hooks.services import CannotBump
 from leyden.hooks.signing import SignPsbt, SpendPurpose
-from leyden.hooks.types import BroadcastKind, FundedTransaction, RecordChanges
+from leyden.hooks.types import BroadcastKind, Destination, DestinationPurpose, FundedTransaction, RecordChanges
+from leyden.node.calls import Calls
 from leyden.node.core import NodeCore
 from leyden.node.opening import signed_transaction
 from leyden.types import BlockHeight, FeeRatePerKw, LeydenError, OutPoint, Sat, Txid
-
-T = TypeVar("T")
-
-
-class Call(Protocol):
-    """Run work in a turn; its value once that turn is durable."""
-
-    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
-
 
 _SIGNED_FOR = (
     "a funding transaction cannot be replaced (rbf): the commitments of its channel are signed for its id, "
@@ -46,16 +37,30 @@ class Bumped(msgspec.Struct, frozen=True, kw_only=True):
 class Spender:
     """``Node``'s hand in the wallet."""
 
-    def __init__(self, core: NodeCore, call: Call, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, core: NodeCore, calls: Calls) -> None:
         self._core = core
-        self._call = call
-        self._entropy = entropy
+        self._calls = calls
+
+    async def new_address(self, purpose: DestinationPurpose) -> str:
+        """Never handed out before; watched from now on."""
+        core, wallet = self._core, self._core.services.wallet
+
+        def hand_out() -> Destination:
+            destination, changes = wallet.next_destination(purpose)
+            core.engine.journal.merge(changes)
+            return destination
+
+        destination = await self._calls.call(hand_out)
+        await wallet.top_up()
+        core.engine.post(core.chain.watch_wallet)
+        return encode_address(destination.script, core.config.network)
 
     async def send(
         self, script: bytes, amount: Sat, feerate: FeeRatePerKw | None, coins: Sequence[OutPoint]
     ) -> Transaction:
         """Pay ``script``; the errors of ``Wallet.fund`` and of the signer."""
-        core, claim = self._core, f"send:{self._entropy(16).hex()}"
+        core = self._core
+        claim = f"send:{core.host.entropy(16).hex()}"
         rate = feerate or core.fees.rates.funding
 
         def fund() -> tuple[FundedTransaction, RecordChanges]:
@@ -70,7 +75,8 @@ class Spender:
 
         ``method`` None: a payment of the wallet is replaced, a funding transaction is sped up by spending its change.
         """
-        core, claim = self._core, f"bump:{self._entropy(16).hex()}"
+        core = self._core
+        claim = f"bump:{core.host.entropy(16).hex()}"
         used = self._bump_method(txid, method)
 
         def build() -> tuple[FundedTransaction, RecordChanges]:
@@ -109,19 +115,19 @@ class Spender:
             core.engine.journal.merge(changes)
             return funded
 
-        funded = await self._call(begin)
+        funded = await self._calls.call(begin)
         try:
             request = SignPsbt(request_id=claim, psbt=funded.psbt, purpose=purpose)
             tx = signed_transaction(funded, await core.services.onchain_signer.sign_psbt(request))
         except LeydenError:
-            await self._call(lambda: core.engine.journal.merge(core.services.wallet.release(claim)))
+            await self._calls.call(lambda: core.engine.journal.merge(core.services.wallet.release(claim)))
             raise
 
         def commit() -> None:
             core.engine.journal.merge(core.services.wallet.on_unconfirmed(tx))
             core.tracker.track(tx, BroadcastKind.WALLET)
 
-        await self._call(commit)
+        await self._calls.call(commit)
         return tx
 
 

@@ -4,7 +4,7 @@ import msgspec
 
 from leyden.channel import Channel
 from leyden.node.peer import Peer
-from leyden.payments import PaymentRecord, PaymentStatus
+from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
 from leyden.types import Side, format_short_channel_id
 from leyden.wire.features import channel_type_name
 
@@ -128,4 +128,16 @@ def view_payment(record: PaymentRecord) -> PaymentView:
         preimage=record.preimage.hex() or None,
         failure=record.failure,
         key=record.key,
+    )
+
+
+def view_invoice(record: InvoiceRecord) -> InvoiceView:
+    return InvoiceView(
+        payment_hash=record.payment_hash.hex(),
+        bolt11=record.bolt11,
+        amount_msat=record.amount_msat or None,
+        expires_at=record.expires_at(),
+        label=record.label,
+        status=InvoiceStatus(record.status).name.lower(),
+        received_msat=record.received_msat,
     )
