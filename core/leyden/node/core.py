@@ -156,83 +156,108 @@ class NodeCore:
         self.host = host
         self.node_id = node_id
         self.engine = Engine(services.store, host, epoch)
-        engine, journal = self.engine, self.engine.journal
-        caller = Caller(host, engine.post)
-        self.events = EventLog(services.store, journal)
+        self.events = EventLog(services.store, self.engine.journal)
         self.on_published: Callable[[], None] = lambda: None
-        self.fees = FeeCache(services.named("fee_estimator", services.fee_estimators), host, caller)
-        self.fees.on_refreshed = lambda: engine.post(self.channels.on_feerates)
+        self.on_synced: Callable[[], None] = lambda: None
+        """The chain was followed to the source's tip (again, after each restart of the source)."""
+        self.on_reloaded: Callable[[], None] = lambda: None
+        """Memory was read back from the store: what waited for a turn that was dropped may have happened."""
+        self._caller = Caller(host, self.engine.post)
+        self._unheard: deque[tuple[Peer, bytes]] = deque()
+        self._unheard_bytes = 0
+        self._degraded_because = ""
+        # Each of these may need those above it.
+        self.fees = FeeCache(services.named("fee_estimator", services.fee_estimators), host, self._caller)
         self.tracker = TxTracker(
-            services.named("broadcaster", services.broadcasters), caller, self.publish, host.wall_time
+            services.named("broadcaster", services.broadcasters), self._caller, self.publish, host.wall_time
         )
-        self.channels = ChannelManager(
-            host=host,
-            caller=caller,
-            post=engine.post,
-            after_commit=engine.after_commit,
-            journal=journal,
-            signer=services.channel_signer,
-            identity=services.node_identity,
-            node_id=node_id,
-            wallet=services.wallet,
+        self.channels = self._make_channels()
+        self.reserve = ReserveKeeper(config.anchor_reserve, self.channels, services.wallet, services.onchain_signer)
+        self.opener = self._make_opener(questions)
+        self.payments = self._make_payments(questions)
+        self.chain = self._make_chain()
+        self.peers = self._make_peers(questions)
+        self._connect()
+
+    def _make_channels(self) -> ChannelManager:
+        return ChannelManager(
+            host=self.host,
+            caller=self._caller,
+            post=self.engine.post,
+            after_commit=self.engine.after_commit,
+            journal=self.engine.journal,
+            signer=self.services.channel_signer,
+            identity=self.services.node_identity,
+            node_id=self.node_id,
+            wallet=self.services.wallet,
             fees=self.fees,
             tracker=self.tracker,
-            policy=config.policy,
-            chain_hash=config.network.chain_hash,
+            policy=self.config.policy,
+            chain_hash=self.config.network.chain_hash,
             local_features=LOCAL_FEATURES,
             publish=self.publish,
         )
-        self.reserve = ReserveKeeper(config.anchor_reserve, self.channels, services.wallet, services.onchain_signer)
-        self.opener = Opener(
-            host=host,
-            caller=caller,
-            journal=journal,
+
+    def _make_opener(self, questions: Questions) -> Opener:
+        return Opener(
+            host=self.host,
+            caller=self._caller,
+            journal=self.engine.journal,
             channels=self.channels,
-            signer=services.channel_signer,
-            onchain_signer=services.onchain_signer,
-            wallet=services.wallet,
+            signer=self.services.channel_signer,
+            onchain_signer=self.services.onchain_signer,
+            wallet=self.services.wallet,
             fees=self.fees,
             reserve=self.reserve,
             ask_accept=lambda request, answer: questions.accept_channel(request, answer),
         )
-        self.payments = PaymentManager(
-            host=host,
-            caller=caller,
-            journal=journal,
+
+    def _make_payments(self, questions: Questions) -> PaymentManager:
+        return PaymentManager(
+            host=self.host,
+            caller=self._caller,
+            journal=self.engine.journal,
             channels=self.channels,
-            identity=services.node_identity,
+            identity=self.services.node_identity,
             publish=self.publish,
             ask_payment=lambda payment, answer: questions.accept_payment(payment, answer),
         )
-        self.chain = ChainMonitor(
+
+    def _make_chain(self) -> ChainMonitor:
+        services = self.services
+        return ChainMonitor(
             sources=services.named("chain_source", [services.chain_source, *services.chain_fallbacks]),
             verifiers=services.named("chain_verifier", services.chain_verifiers),
-            settings=config.chain,
-            network=config.network,
-            host=host,
-            caller=caller,
-            post=engine.post,
-            after_commit=engine.after_commit,
-            journal=journal,
+            settings=self.config.chain,
+            network=self.config.network,
+            host=self.host,
+            caller=self._caller,
+            post=self.engine.post,
+            after_commit=self.engine.after_commit,
+            journal=self.engine.journal,
             tracker=self.tracker,
             wallet=services.wallet,
             channels=self.channels,
             publish=self.publish,
         )
-        self.channels.on_watch = self._on_watch
-        self.peers = PeerManager(
-            host=host,
-            caller=caller,
-            post=engine.post,
-            identity=services.node_identity,
-            local_node_id=node_id,
+
+    def _make_peers(self, questions: Questions) -> PeerManager:
+        return PeerManager(
+            host=self.host,
+            caller=self._caller,
+            post=self.engine.post,
+            identity=self.services.node_identity,
+            local_node_id=self.node_id,
             features=LOCAL_FEATURES,
-            chain_hash=config.network.chain_hash,
+            chain_hash=self.config.network.chain_hash,
             channels=self.channels,
             opener=self.opener,
             ask_peer=lambda info, answer: questions.accept_peer(info, answer),
         )
-        engine.set_participants(
+
+    def _connect(self) -> None:
+        """Who takes part in a turn, in which order, and who hears of what from parts that do not know each other."""
+        self.engine.set_participants(
             (
                 _Waiting(self.opener),
                 self.channels,
@@ -243,16 +268,11 @@ class NodeCore:
                 self.peers,
             )
         )
-        self.on_synced: Callable[[], None] = lambda: None
-        """The chain was followed to the source's tip (again, after each restart of the source)."""
-        self.on_reloaded: Callable[[], None] = lambda: None
-        """Memory was read back from the store: what waited for a turn that was dropped may have happened."""
-        self._unheard: deque[tuple[Peer, bytes]] = deque()
-        self._unheard_bytes = 0
-        self._degraded_because = ""
+        self.engine.on_degraded = self._on_degraded
+        self.engine.reload = self._reload
+        self.fees.on_refreshed = lambda: self.engine.post(self.channels.on_feerates)
+        self.channels.on_watch = self._on_watch
         self.chain.on_synced = self._chain_synced
-        engine.on_degraded = self._on_degraded
-        engine.reload = self._reload
 
     @classmethod
     async def load(
