@@ -32,7 +32,7 @@ from leyden.testing.chain import (
 )
 from leyden.testing.fees import AbsentFeeSuite, FeeBed, FeeEstimatorSuite, SlowFeeSuite
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, Sat
-from leyden_electrum import ElectrumNode, stream
+from leyden_electrum import ElectrumNode, branches, stream
 from leyden_electrum import server as electrum_protocol
 from leyden_electrum.pins import AUTHORITY, FILE_NAME
 from leyden_electrum.plugin import ElectrumSettings, make_node
@@ -381,7 +381,7 @@ async def test_from_a_checkpoint_and_what_is_older(
     daemon: Bitcoind, server: ElectrumServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Headers in many pieces, begun at a block that is trusted; a late watch looks for something long before it."""
-    for module in (stream, electrum_protocol):
+    for module in (stream, branches, electrum_protocol):
         monkeypatch.setattr(module, "HEADERS_AT_ONCE", 16)
     monkeypatch.setattr(stream, "RETARGET_INTERVAL", 20)
     control = ElectrumControl(daemon, [server])

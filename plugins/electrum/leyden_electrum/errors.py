@@ -18,6 +18,10 @@ class ServerUnusable(ServerFault):
     """The server will not do as it is configured: another network, another certificate, too old a protocol."""
 
 
+class OtherMoment(LeydenError):
+    """The server's answers are not of one moment: ask again, and not for ever."""
+
+
 BUSY = (-101, -102)
 """Codes with which servers of the ElectrumX family say that they have no time for us now."""
 

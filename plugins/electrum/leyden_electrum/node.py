@@ -25,6 +25,7 @@ from leyden.hooks.types import (
 from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, LeydenError, OutPoint
 
 from leyden_electrum import fees
+from leyden_electrum.branches import extend_down
 from leyden_electrum.errors import ServerFault, ServerRefused, ServerUnavailable
 from leyden_electrum.headers import HeaderStore
 from leyden_electrum.pool import NoServer, ServerPool
@@ -135,7 +136,7 @@ class ElectrumNode:
                 raise ServerUnavailable(f"its chain does not reach block {entry.height}")
             root = run[-HEADER_LENGTH:][36:68]
         else:
-            await self._stream.extend_down(server, headers, entry.height)
+            await extend_down(server, headers, entry.height)
             root = headers.merkle_root(entry.height)
         mistake = proof_mistake(tx, proof, root)
         if mistake:

@@ -10,13 +10,12 @@ import structlog
 from leyden.bitcoin import HEADER_LENGTH, Network
 from leyden.chain import ChainSourceError
 from leyden.chain.checkpoints import newest_checkpoint
-from leyden.chain.difficulty import MEDIAN_SPAN, RETARGET_INTERVAL, HeaderTip, linked_hashes, start_at
+from leyden.chain.difficulty import MEDIAN_SPAN, RETARGET_INTERVAL, linked_hashes, start_at
 from leyden.chain.errors import HeaderFromFuture
 from leyden.crypto import sha256d
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
-    BlockTransaction,
     ChainEvent,
     HistoryFound,
     SourceSynced,
@@ -25,26 +24,21 @@ from leyden.hooks.types import (
     SourceWarning,
     Watch,
 )
-from leyden.types import BlockHash, BlockHeight, Txid
+from leyden.types import BlockHash, BlockHeight
 
 from leyden_electrum.address import ServerAddress
-from leyden_electrum.errors import ServerFault, ServerRefused, ServerUnavailable
+from leyden_electrum.branches import extend_down, fetch_branch, find_fork
+from leyden_electrum.errors import OtherMoment, ServerFault, ServerRefused, ServerUnavailable
 from leyden_electrum.headers import HeaderStore
+from leyden_electrum.histories import Histories
 from leyden_electrum.pool import NoServer, ServerPool
-from leyden_electrum.proofs import proof_mistake, proved
-from leyden_electrum.scripts import ScriptBook, WatchedScript
-from leyden_electrum.server import HEADERS_AT_ONCE, Confirmed, History, Server, Tip, script_hash
+from leyden_electrum.server import HEADERS_AT_ONCE, Server, Tip
 
 log = structlog.get_logger("leyden.electrum")
 
 KEEP_ALIVE_SECONDS = 60.0
 FIRST_CONNECT_SECONDS = 5.0
 """How long the start of a node waits to hear that its servers cannot be used as they are configured."""
-ASKED_PER_BLOCK = 200
-"""Scripts whose status is asked for again at a new tip, besides those that the server speaks of: it need not have told
-everything yet. The others follow in turn, and what is found late is delivered late."""
-FETCHED_AT_ONCE = 500
-"""Transactions that are held in memory while their proofs are checked."""
 PATIENCE = 6
 """How often answers may contradict each other, as they do while the server takes in a new block, before that is its
 fault."""
@@ -54,10 +48,6 @@ SHOWN_PROGRESS = 100
 Place = tuple[BlockHeight, BlockHash]
 
 
-class OtherMoment(Exception):
-    """The server's answers are not of one moment: ask again, and not for ever."""
-
-
 class ChainStream:
     """What ``ElectrumNode`` delivers as a chain source. One ``events()`` at a time."""
 
@@ -65,7 +55,8 @@ class ChainStream:
         self._pool = pool
         pool.on_fault = self._warn
         self._network = network
-        self.book = ScriptBook()
+        self._histories = Histories()
+        self.book = self._histories.book
         self.headers: HeaderStore | None = None
         self.server: Server | None = None
         self._wake = asyncio.Event()
@@ -78,18 +69,12 @@ class ChainStream:
         """The first block that is not in the stream yet."""
         self._told_fork: Place | None = None
         """Blocks above this one have to be taken back."""
-        self._found: dict[int, dict[Txid, BlockTransaction]] = {}
-        """Verified transactions of blocks that are not in the stream yet."""
-        self._late: dict[int, dict[Txid, BlockTransaction]] = {}
-        """Verified transactions of blocks that are."""
         self._synced: BlockHash | None = None
-        self._asked_at: BlockHash | None = None
         self._strikes = 0
         self._notes: deque[SourceWarning | SourceTrouble] = deque()
         self._trouble = ""
         self._accused: dict[ServerAddress, ServerFault] = {}
         self._stopped = False
-        self._extending = asyncio.Lock()
         self._connecting: asyncio.Future[Server] | None = None
         self.synced_once = asyncio.Event()
 
@@ -129,8 +114,7 @@ class ChainStream:
     def _set_next(self, height: BlockHeight) -> None:
         """What was found from this block on is looked for again: another branch may have it too."""
         self._next = height
-        self._found, self._late = {}, {}
-        self.book.forget_from(height)
+        self._histories.forget_from(height)
 
     def watch(self, watches: Iterable[Watch]) -> BlockHeight:
         """Noted; asked about before the next block is delivered."""
@@ -211,8 +195,7 @@ class ChainStream:
         if server is None:
             server = self.server = await self._connect()
         if server.tip is None:
-            self.book.ask_all_again()
-            self._asked_at = None
+            self._histories.ask_all_again()
             await server.follow_tip()
             log.info("electrum_server_used", server=str(server.address), software=server.software)
         return server
@@ -301,8 +284,8 @@ class ChainStream:
             yield BlocksDisconnected(fork_height=height, fork_hash=block_hash)
         if headers.height - self._next > SHOWN_PROGRESS:
             yield SourceTip(height=headers.height)
-        await self._ask(server, headers)
-        for event in self._take_late(headers):
+        await self._histories.ask(server, headers)
+        for event in await self._take_late(server, headers):
             yield event
         while self._next <= headers.height:
             if self.book.fresh:
@@ -331,20 +314,24 @@ class ChainStream:
             height=height,
             block_hash=BlockHash(sha256d(header)),
             header=header,
-            transactions=_in_order(self._found.pop(height, {})),
+            transactions=self._histories.take(height),
             full=False,
         )
 
-    def _take_late(self, headers: HeaderStore) -> list[HistoryFound]:
+    async def _take_late(self, server: Server, headers: HeaderStore) -> list[HistoryFound]:
         """History of blocks that were delivered before; the end of it is told as the tip is."""
-        late, self._late = self._late, {}
-        if late:
-            self._synced = None
+        late = self._histories.below(self._next)
+        if not late:
+            return []
+        await extend_down(server, headers, late[0])
+        self._synced = None
         return [
             HistoryFound(
-                height=BlockHeight(height), block_hash=headers.hash(height), transactions=_in_order(late[height])
+                height=BlockHeight(height),
+                block_hash=headers.hash(height),
+                transactions=self._histories.take(height),
             )
-            for height in sorted(late)
+            for height in late
         ]
 
     # -- headers -----------------------------------------------------------------------------------------------------
@@ -408,21 +395,19 @@ class ChainStream:
             )
 
     async def _reorganise(self, server: Server, headers: HeaderStore, tip: Tip) -> None:
-        fork = await self.find_fork(server, headers, min(tip.height, headers.height))
+        fork = await find_fork(server, headers, min(tip.height, headers.height))
         if fork is None:
             self.headers = None
             self._locator = self._places_below(headers)
             raise OtherMoment(f"its chain has nothing in common with ours from block {headers.base} on")
-        branch, end = await self.fetch_branch(server, headers.tip_at(fork), tip)
+        branch, end = await fetch_branch(server, headers.tip_at(fork), tip)
         if end.work <= headers.work_above(fork):
             raise ServerUnavailable(
                 f"it is on a weaker chain: its branch from block {fork} to {end.height} has less work than ours"
             )
         log.info("chain_reorganised", fork_height=fork, tip=end.height, server=str(server.address))
         headers.replace(fork, branch, end)
-        self._found = {height: found for height, found in self._found.items() if height <= fork}
-        self._late = {height: found for height, found in self._late.items() if height <= fork}
-        self.book.forget_from(fork + 1)
+        self._histories.forget_from(fork + 1)
         if fork < self._next - 1:
             self._told_fork = BlockHeight(fork), headers.hash(fork)
             self._next = BlockHeight(fork + 1)
@@ -432,161 +417,7 @@ class ChainStream:
         older = tuple(place for place in self._locator if place[0] < headers.base)
         return ((BlockHeight(self._next - 1), BlockHash(bytes(32))), *older)
 
-    async def find_fork(self, server: Server, headers: HeaderStore, high: int) -> int | None:
-        """The newest block that both chains have."""
-        step = 16
-        while high >= headers.base:
-            low = max(headers.base, high - step + 1)
-            theirs = await server.headers(low, high - low + 1)
-            for height in range(low + len(theirs) // HEADER_LENGTH - 1, low - 1, -1):
-                at = (height - low) * HEADER_LENGTH
-                if theirs[at : at + HEADER_LENGTH] == headers.header(height):
-                    return height
-            high, step = low - 1, min(step * 4, HEADERS_AT_ONCE)
-        return None
-
-    async def fetch_branch(self, server: Server, fork: HeaderTip, tip: Tip) -> tuple[bytes, HeaderTip]:
-        """The server's headers above ``fork``, checked."""
-        end, parts = fork, bytearray()
-        while end.height < tip.height:
-            run = await server.headers(end.height + 1, min(tip.height - end.height, HEADERS_AT_ONCE))
-            if not run:
-                break
-            end, _ = end.extended(run, now=int(time.time()))
-            parts += run
-        if end.hash != sha256d(tip.header):
-            raise OtherMoment(f"its headers do not lead to the tip that it names, block {tip.height}")
-        return bytes(parts), end
-
-    async def extend_down(self, server: Server, headers: HeaderStore, height: int) -> None:
-        """Headers from ``height`` on: a watch looks for something older than where we began."""
-        async with self._extending:
-            while headers.base > height:
-                first = max(height, headers.base - HEADERS_AT_ONCE, 0)
-                try:
-                    headers.extend_down(await server.headers(first, headers.base - first))
-                except ChainSourceError as error:
-                    raise ServerFault(f"its older headers do not lead to block {headers.base}: {error}") from error
-
-    # -- histories ---------------------------------------------------------------------------------------------------
-
-    async def _ask(self, server: Server, headers: HeaderStore) -> None:
-        """Bring what we know of every script to this tip. Those whose history reaches above it stay doubtful."""
-        book = self.book
-        asked = dict(book.fresh)
-        asked.update(book.doubtful)
-        if self._asked_at != headers.tip.hash:
-            asked.update(dict.fromkeys(book.next_turn(ASKED_PER_BLOCK)))
-        touched, server.touched = server.touched, {}
-        asked.update(dict.fromkeys(key for key in touched if key in book))
-        spent, server.spent = server.spent, set()
-        if spent:
-            asked.update((script_hash(found.script), None) for found in book.values() if spent & {*found.outputs})
-        if not asked:
-            return
-        keys = list(asked)
-        fresh = [key for key in keys if key in book.fresh]
-        scripts = [book[key] for key in keys]
-        again = {key: book[key].again_from for key in fresh}
-        statuses = await server.follow_scripts([found.script for found in scripts])
-        changed = []
-        for key, found, status in zip(keys, scripts, statuses, strict=True):
-            if key in book.doubtful or found.again_from is not None or found.status != status:
-                changed.append((key, found, status))
-        ahead = await self._read_histories(server, headers, [one for one in changed if one[2] or one[1].known])
-        for key in keys:
-            book.doubtful.pop(key, None)
-            if key in again and book[key].again_from == again[key]:
-                book.fresh.pop(key, None)
-                book[key].again_from = None
-        for key, found, status in changed:
-            if key not in ahead:
-                found.status = status
-        await self._ask_spenders(server, headers, [book[key] for key in fresh])
-        for key in ahead:
-            book.doubtful[key] = None
-        self._asked_at = headers.tip.hash
-
-    async def _read_histories(
-        self, server: Server, headers: HeaderStore, changed: Sequence[tuple[bytes, WatchedScript, str | None]]
-    ) -> set[bytes]:
-        """Fetch and verify what is new; the keys of those that reach above our headers."""
-        histories = await server.histories([found.script for _, found, _ in changed])
-        ahead: set[bytes] = set()
-        wanted: dict[Confirmed, list[WatchedScript]] = {}
-        for (key, found, status), history in zip(changed, histories, strict=True):
-            if history.status != status:
-                raise OtherMoment("the history that it tells of a script is not the one whose status it told")
-            if any(entry.height > headers.height for entry in history.confirmed):
-                ahead.add(key)
-            await self._check_complete(server, headers, found, history)
-            known = found.known or {}
-            again_from = found.again_from if found.again_from is not None else headers.height + 1
-            for entry in history.confirmed:
-                due = found.since <= entry.height <= headers.height
-                if due and (known.get(entry.txid) != entry.height or entry.height >= again_from):
-                    wanted.setdefault(entry, []).append(found)
-        await self._fetch(server, headers, wanted)
-        return ahead
-
-    async def _fetch(self, server: Server, headers: HeaderStore, wanted: dict[Confirmed, list[WatchedScript]]) -> None:
-        """Transactions and proofs of ``wanted``; what is proved is put where it is delivered from."""
-        if wanted:
-            await self.extend_down(server, headers, min(entry.height for entry in wanted))
-        entries = list(wanted)
-        for at in range(0, len(entries), FETCHED_AT_ONCE):
-            part = entries[at : at + FETCHED_AT_ONCE]
-            proofs, transactions = await asyncio.gather(
-                server.proofs(part), server.transactions([entry.txid for entry in part])
-            )
-            for entry, proof, tx in zip(part, proofs, transactions, strict=True):
-                shown = entry.txid[::-1].hex()
-                if isinstance(proof, ServerRefused) or isinstance(tx, ServerRefused):
-                    raise OtherMoment(
-                        f"it does not prove transaction {shown}, of which it says that it is in block {entry.height}"
-                    )
-                mistake = proof_mistake(tx, proof, headers.merkle_root(entry.height))
-                if mistake:
-                    await self.check_same_chain(server, headers, entry.height)
-                    raise ServerFault(f"transaction {shown} is not in block {entry.height} as it says: {mistake}")
-                place = self._found if entry.height >= self._next else self._late
-                place.setdefault(entry.height, {})[entry.txid] = proved(tx, proof)
-                for found in wanted[entry]:
-                    found.note(entry.txid, entry.height)
-
-    async def _check_complete(
-        self, server: Server, headers: HeaderStore, found: WatchedScript, history: History
-    ) -> None:
-        """What was proved once is in the chain, so whoever leaves it out of a history hides it."""
-        told = {entry.txid: entry.height for entry in history.confirmed}
-        for txid, height in (found.known or {}).items():
-            if told.get(txid) != height:
-                await self.check_same_chain(server, headers, height)
-                raise ServerFault(f"it hides transaction {txid[::-1].hex()}, which is in block {height}")
-
-    async def check_same_chain(self, server: Server, headers: HeaderStore, height: int) -> None:
-        """``OtherMoment`` if the server has changed to another branch meanwhile: then it may be right for that one."""
-        theirs = await server.header(height)
-        if not headers.base <= height <= headers.height or theirs != headers.header(height):
-            raise OtherMoment("it answers for another chain than it named")
-
-    async def _ask_spenders(self, server: Server, headers: HeaderStore, fresh: Sequence[WatchedScript]) -> None:
-        """A second way to learn of spends, where the protocol has it."""
-        outputs = [(outpoint, found) for found in fresh for outpoint in found.outputs]
-        told = await server.spenders([(outpoint, found.script) for outpoint, found in outputs])
-        missing: dict[Confirmed, list[WatchedScript]] = {}
-        for (_, found), spender in zip(outputs, told, strict=True):
-            if spender is None or not found.since <= spender.height <= headers.height:
-                continue
-            if (found.known or {}).get(spender.txid) != spender.height:
-                missing.setdefault(spender, []).append(found)
-        await self._fetch(server, headers, missing)
-
 
 def _context_start(height: int) -> int:
     """The first header that is needed to judge those above ``height``: of its period, and enough for a median time."""
     return max(0, height - height % RETARGET_INTERVAL - MEDIAN_SPAN + 1)
-
-
-def _in_order(found: dict[Txid, BlockTransaction]) -> tuple[BlockTransaction, ...]:
-    return tuple(sorted(found.values(), key=lambda one: one.position))

@@ -11,13 +11,14 @@ from leyden.chain import ChainSourceError
 from leyden.crypto import sha256d
 from leyden.types import Txid
 
-from leyden_electrum.errors import ServerFault, ServerRefused, ServerUnavailable
+from leyden_electrum.branches import check_same_chain, extend_down, fetch_branch, find_fork
+from leyden_electrum.errors import OtherMoment, ServerFault, ServerRefused, ServerUnavailable
 from leyden_electrum.headers import HeaderStore
 from leyden_electrum.pool import NoServer, ServerPool
 from leyden_electrum.proofs import proof_mistake
 from leyden_electrum.scripts import WatchedScript
 from leyden_electrum.server import Confirmed, Server, Tip
-from leyden_electrum.stream import ChainStream, OtherMoment
+from leyden_electrum.stream import ChainStream
 
 log = structlog.get_logger("leyden.electrum")
 
@@ -117,10 +118,10 @@ class Witness:
 
     async def _has_more_work(self, second: Server, headers: HeaderStore, tip: Tip) -> bool:
         try:
-            fork = await self._stream.find_fork(second, headers, min(tip.height, headers.height))
+            fork = await find_fork(second, headers, min(tip.height, headers.height))
             if fork is None:
                 return False
-            _, end = await self._stream.fetch_branch(second, headers.tip_at(fork), tip)
+            _, end = await fetch_branch(second, headers.tip_at(fork), tip)
         except ChainSourceError as error:
             raise ServerFault(f"its chain is no chain: {error}") from error
         return end.work > headers.work_above(fork)
@@ -180,7 +181,7 @@ class Witness:
             return
         if unknown:
             txid, at = unknown[0]
-            await self._stream.check_same_chain(second, headers, at)
+            await check_same_chain(second, headers, at)
             raise ServerFault(f"it hides transaction {txid[::-1].hex()}, which is in block {at}")
         proofs = await second.proofs(hidden)
         transactions = await second.transactions([entry.txid for entry in hidden])
@@ -189,11 +190,11 @@ class Witness:
             if isinstance(proof, ServerRefused) or isinstance(tx, ServerRefused):
                 raise ServerFault(f"it does not prove transaction {shown}, said to be in block {entry.height}")
             if entry.height < headers.base:
-                await self._stream.extend_down(second, headers, entry.height)
+                await extend_down(second, headers, entry.height)
             if entry.height > headers.height:
                 raise OtherMoment("the chain has changed meanwhile")
             mistake = proof_mistake(tx, proof, headers.merkle_root(entry.height))
-            await self._stream.check_same_chain(second, headers, entry.height)
+            await check_same_chain(second, headers, entry.height)
             if mistake:
                 raise ServerFault(f"transaction {shown} is not in block {entry.height} as it says: {mistake}")
             self._stream.accuse(
