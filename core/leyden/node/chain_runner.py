@@ -3,6 +3,7 @@ blocks. What comes out goes to whoever owns the runner."""
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -143,7 +144,7 @@ class SourceRunner:
             for rescan in follower.rescans:
                 if rescan.found is None:
                     ask = FetchBlock(height=rescan.height, block_hash=rescan.block_hash)
-                    self._after_commit(lambda ask=ask: self._fetch_later(ask))  # type: ignore[misc]
+                    self._after_commit(partial(self._fetch_later, ask))
         self._restarting = False
         self._restarts = 0
         self.restart("takes over")
@@ -266,7 +267,7 @@ class SourceRunner:
                     self._behind = False
                     self.progress.on_synced(self.follower.height, self._host.wall_time())
                 case FetchBlock():
-                    self._after_commit(lambda ask=output: self._fetch_later(ask))  # type: ignore[misc]
+                    self._after_commit(partial(self._fetch_later, output))
                 case RestartSource(reason=reason):
                     self.restart(reason)
                 case Fault(reason=reason):
