@@ -1,12 +1,16 @@
 """What ``leyden plugin new`` makes passes its own tests, the conformance kit; what breaks it turns them red."""
 
 import os
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from leyden_cli.scaffold import PLUGIN_KINDS, make_project
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +31,38 @@ def test_a_fresh_project_is_green(kind: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_its_ci_is_green_with_leyden_from_git(tmp_path: Path) -> None:
+    """The steps of its workflow in a fresh environment; LEYDEN_GIT is a repository with what is here."""
+    leyden = tmp_path / "leyden"
+    leave = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in ("core", "plugins/regtest"):
+        shutil.copytree(ROOT / part, leyden / part, ignore=leave)
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=leyden, check=True)
+    make_project("fee-estimator", "fresh", tmp_path / "project")
+    workflow = (tmp_path / "project/.github/workflows/test.yml").read_text()
+    steps = workflow.partition("    steps:\n")[2].split("\n      - ")
+    commands = [step.split("run: ", 1)[1] for step in steps if "run: " in step]
+    script = "\n".join(textwrap.dedent(command.removeprefix("|\n")) for command in commands)
+    assert "git+$LEYDEN_GIT#subdirectory=core" in script
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"PATH": f"{tmp_path / 'venv/bin'}:{os.environ['PATH']}", "LEYDEN_GIT": leyden.as_uri()}
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path / "project",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 BREAKS = [
