@@ -36,7 +36,7 @@ PREFIX = b"b"
 
 
 def run(bench: Bench) -> None:
-    bench.uses("leyden-bitcoind", "msgspec", "h11")
+    bench.uses("leyden-bitcoind", "msgspec")
     _catch_up(bench)
     _memory(bench)
 

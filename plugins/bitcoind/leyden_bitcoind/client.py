@@ -1,4 +1,4 @@
-"""JSON-RPC over HTTP/1.1 on asyncio streams: kept connections, batches, typed errors."""
+"""JSON-RPC over kept HTTP connections: batches, typed errors."""
 
 import asyncio
 import base64
@@ -6,16 +6,15 @@ from binascii import unhexlify
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-import h11
 import msgspec
 from leyden.types import LeydenError, clean_text
 
-MAX_REPLY = 64 * 1024 * 1024
+from leyden_bitcoind.http import HttpConnection, HttpError
+
 WARMING_UP = -28
-_READ_AHEAD = 1024 * 1024
-"""Bytes of an answer that are taken from the socket before anybody looks at them."""
+_CLOSED = "the connection to bitcoind was closed"
 
 
 class RpcUnavailable(LeydenError):
@@ -88,66 +87,6 @@ _one = msgspec.json.Decoder(_Reply)
 _many = msgspec.json.Decoder(list[_Reply])
 
 
-class _Connection:
-    """One keep-alive connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._host = host
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)
-
-    async def post(self, path: str, body: bytes, authorization: str) -> tuple[int, bytes]:
-        request = h11.Request(
-            method="POST",
-            target=path,
-            headers=[
-                ("Host", self._host),
-                ("Authorization", authorization),
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-            ],
-        )
-        http = self._http
-        self._writer.write(
-            (http.send(request) or b"")
-            + (http.send(h11.Data(data=body)) or b"")
-            + (http.send(h11.EndOfMessage()) or b"")
-        )
-        await self._writer.drain()
-        status, parts, size = 0, [], 0
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                data = await self._reader.read(_READ_AHEAD)
-                http.receive_data(data)
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-                size += len(event.data)
-                if size > MAX_REPLY:
-                    raise RpcUnavailable("bitcoind's answer is too long")
-            elif isinstance(event, h11.EndOfMessage):
-                if http.our_state is h11.DONE and http.their_state is h11.DONE:
-                    http.start_next_cycle()
-                return status, b"".join(parts)
-            elif isinstance(event, h11.ConnectionClosed):
-                raise RpcUnavailable("bitcoind closed the connection")
-
-    @property
-    def reusable(self) -> bool:
-        return self._http.our_state is h11.IDLE and not self._writer.is_closing()
-
-    async def close(self) -> None:
-        """Returns when the socket is gone; what was not sent yet never will be."""
-        self._writer.transport.abort()
-        try:
-            await self._writer.wait_closed()
-        except OSError:
-            pass  # the other end had closed it already
-
-
 class RpcClient:
     """Calls by method name. At most ``connections`` requests are under way at once."""
 
@@ -158,11 +97,11 @@ class RpcClient:
         if parts.scheme != "http" or parts.hostname is None:
             raise LeydenError(f"bitcoind's url must look like http://127.0.0.1:8332, not {url!r}")
         self._host, self._port = parts.hostname, parts.port or 8332
-        self._path = parts.path or "/"
+        self._path = quote(parts.path, safe="/%") or "/"
         self._credentials = credentials
         self._timeout = timeout_seconds
-        self._idle: list[_Connection] = []
-        self._busy: set[_Connection] = set()
+        self._idle: list[HttpConnection] = []
+        self._busy: set[HttpConnection] = set()
         self._room = asyncio.Semaphore(connections)
         self._next_id = 0
         self._closed = False
@@ -180,6 +119,12 @@ class RpcClient:
             return unhexlify(memoryview(reply.result)[1:-1])
         except ValueError as error:
             raise RpcUnavailable(f"bitcoind's answer to {method} is not hexadecimal") from error
+
+    async def get(self, path: str) -> bytearray | None:
+        """What bitcoind's REST interface has at ``path``; ``None`` where it says anything but 200, so also without
+        ``-rest``. ``RpcUnavailable`` as ``call``."""
+        status, answer = await self._ask("GET", path, b"")
+        return answer if status == 200 else None
 
     async def _reply(self, method: str, params: Sequence[Any]) -> _Reply:
         status, body = await self._post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": params})
@@ -216,52 +161,59 @@ class RpcClient:
         self._next_id += 1
         return self._next_id
 
-    async def _post(self, message: object) -> tuple[int, bytes]:
-        body = msgspec.json.encode(message)
+    async def _post(self, message: object) -> tuple[int, bytearray]:
+        return await self._ask("POST", self._path, msgspec.json.encode(message))
+
+    async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
         if self._closed:
-            raise RpcUnavailable("the connection to bitcoind was closed")
+            raise RpcUnavailable(_CLOSED)
         async with self._room:
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await self._try(body)
+                    status, answer = await self._try(method, path, body)
             except TimeoutError as error:
                 raise RpcUnavailable(f"bitcoind did not answer within {self._timeout:g} s") from error
+        if status == 401:
+            raise self._credentials.denied()
+        if status == 503:
+            raise RpcUnavailable("bitcoind is too busy to answer")
+        return status, answer
 
-    async def _try(self, body: bytes) -> tuple[int, bytes]:
+    async def _try(self, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
         """On a kept connection first; one that bitcoind has closed meanwhile is replaced once."""
         while self._idle and not self._closed:
-            connection = self._idle.pop()
             try:
-                return await self._on(connection, body)
-            except (OSError, h11.RemoteProtocolError, RpcUnavailable):
+                status, answer = await self._on(self._idle.pop(), method, path, body)
+            except (OSError, HttpError):
                 continue
+            if status != 401:
+                return status, answer
+        if self._closed:
+            raise RpcUnavailable(_CLOSED)
+        authorization = self._credentials.header()  # a cookie lives as long as bitcoind, as its connections do
         try:
-            reader, writer = await asyncio.open_connection(self._host, self._port, limit=_READ_AHEAD)
+            connection = await HttpConnection.open(self._host, self._port, authorization)
         except OSError as error:
             raise RpcUnavailable(f"no bitcoind at {self._host}:{self._port}: {error.strerror or error}") from error
         try:
-            return await self._on(_Connection(reader, writer, f"{self._host}:{self._port}"), body)
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise RpcUnavailable(f"bitcoind broke the connection: {error}") from error
+            return await self._on(connection, method, path, body)
+        except (OSError, HttpError) as error:
+            raise RpcUnavailable(f"no answer from bitcoind at {self._host}:{self._port}: {error}") from error
 
-    async def _on(self, connection: _Connection, body: bytes) -> tuple[int, bytes]:
+    async def _on(self, connection: HttpConnection, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
         self._busy.add(connection)
         try:
-            status, reply = await connection.post(self._path, body, self._credentials.header())
+            status, answer = await connection.ask(method, path, body)
         except BaseException:
             await connection.close()
             raise
         finally:
             self._busy.discard(connection)
-        if connection.reusable and not self._closed:
+        if connection.reusable and status != 401 and not self._closed:
             self._idle.append(connection)
         else:
             await connection.close()
-        if status == 401:
-            raise self._credentials.denied()
-        if status == 503:
-            raise RpcUnavailable("bitcoind is too busy to answer")
-        return status, reply
+        return status, answer
 
     async def close(self) -> None:
         """For good: calls under way fail with ``RpcUnavailable``."""

@@ -1,0 +1,144 @@
+"""The bitcoind plugin's HTTP: answers in any pieces, connections that end, and what is no bitcoind at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from leyden_bitcoind import Credentials, RpcClient, RpcUnavailable
+from leyden_bitcoind.http import LONGEST_BODY, LONGEST_HEAD
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+TIMEOUT = 30
+
+
+@asynccontextmanager
+async def serving(handler: Handler, path: str = "") -> AsyncIterator[RpcClient]:
+    """A client of a server that does ``handler`` with each connection."""
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = RpcClient(f"http://127.0.0.1:{port}{path}", Credentials(user="a", password="b"), timeout_seconds=TIMEOUT)
+    try:
+        yield client
+    finally:
+        await client.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
+    """Its first line, headers and body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *lines = head.rstrip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return first, headers, await reader.readexactly(int(headers.get("Content-Length", 0)))
+
+
+def answer(body: bytes, status: str = "200 OK", extra: str = "") -> bytes:
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+
+
+def always(*pieces: bytes) -> Handler:
+    """Every request gets these bytes, one piece after the other; then the connection is closed."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):  # who heard enough does not wait for the rest
+            await read_request(reader)
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+    return handle
+
+
+async def test_a_request_is_what_bitcoind_expects() -> None:
+    seen: list[Any] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(answer(b'{"result":7,"id":1}'))
+        writer.close()
+
+    async with serving(handle, "/wallet/my wallet") as client:
+        assert await client.call("getblockcount") == 7
+    ((first, headers, body),) = seen
+    assert first == "POST /wallet/my%20wallet HTTP/1.1"
+    assert headers["Authorization"] == "Basic YTpi"
+    assert headers["Host"].startswith("127.0.0.1:")
+    assert body == b'{"jsonrpc":"2.0","id":1,"method":"getblockcount","params":[]}'
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 5000])
+async def test_an_answer_may_come_in_any_pieces(size: int) -> None:
+    whole = answer(b'{"result":"' + b"ab" * 2000 + b'","error":null,"id":1}')
+    async with serving(always(*(whole[at : at + size] for at in range(0, len(whole), size)))) as client:
+        assert await client.call_hex("getblock") == b"\xab" * 2000
+
+
+async def test_a_connection_is_kept_until_the_other_end_says_otherwise() -> None:
+    connections, requests = 0, 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections, requests
+        connections += 1
+        try:
+            while True:
+                await read_request(reader)
+                requests += 1
+                writer.write(
+                    answer(b'{"result":%d,"id":1}' % requests, extra="connection: Close\r\n" * (requests == 3))
+                )
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    async with serving(handle) as client:
+        assert [await client.call("getblockcount") for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert connections == 2
+
+
+async def test_a_kept_connection_that_broke_is_replaced() -> None:
+    async with serving(always(answer(b'{"result":1,"id":1}'))) as client:
+        assert [await client.call("getblockcount") for _ in range(5)] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", "closed by the other end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Len", "closed by the other end"),
+        (answer(b"{}")[:-1], "closed by the other end"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "does not tell its length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (LONGEST_BODY + 1), "too long"),
+        (answer(b"{}") + b"more", "too long"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * LONGEST_HEAD, "has no end"),
+    ],
+)
+async def test_what_is_no_answer_is_told(said: bytes, reason: str) -> None:
+    async with serving(always(said)) as client:
+        with pytest.raises(RpcUnavailable, match=f"no answer from bitcoind at 127.0.0.1:.*{reason}"):
+            await client.call("getblockcount")
+
+
+async def test_closing_ends_calls_under_way() -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.set()
+        await ended.wait()
+        writer.close()
+
+    async with serving(handle) as client:
+        call = asyncio.ensure_future(client.call("getblockcount"))
+        await asked.wait()
+        await client.close()
+        with pytest.raises(RpcUnavailable):
+            await call
+        ended.set()
