@@ -1,17 +1,20 @@
 """What scenarios in the simulation share: a node with a real channel to a friend, and a check that it still works."""
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 from leyden.channel import Channel
 from leyden.hooks.types import DestinationPurpose
 from leyden.node import keyspace
 from leyden.node.core import NodeCore
+from leyden.node.eventlog import decode_event
 from leyden.payments import PaymentStatus
 from leyden.payments.records import decode_payment_record
 from leyden.testing.scripted_peer import ScriptedPeer, make_node_invoice
 from leyden.testing.simulation import SimNode, Simulation
 from leyden.types import ChannelId, Msat, Sat
 
+E = TypeVar("E")
 CAPACITY = Sat(1_000_000)
 PUSH = Msat(300_000_000)
 FUNDS = Sat(5_000_000)
@@ -42,6 +45,29 @@ def start_opening(node: SimNode, remote: bytes, capacity: Sat = CAPACITY, push: 
     core.engine.post(begin)
     node.simulation.settle()
     return answers
+
+
+def give(node: SimNode, channel_id: ChannelId, command: Any) -> list[object]:
+    """``command`` to a channel of ``node``: what came of it, ``None`` or the error."""
+    answers: list[object] = []
+    core = node.core
+
+    def work() -> None:
+        actor = core.channels.get(channel_id)
+        if actor is None:
+            raise AssertionError("no such channel")
+        core.channels.apply(actor, command)
+
+    core.engine.request(work, answers.append, answers.append)
+    node.simulation.settle()
+    return answers
+
+
+def logged(node: SimNode, kind: type[E]) -> list[E]:
+    """The events of one kind in the log of ``node``, on its disk."""
+    rows = sorted((key, row) for key, row in node.disk.rows.items() if key.startswith(keyspace.EVENT))
+    found = (decode_event(0, row).event for _, row in rows)
+    return [event for event in found if isinstance(event, kind)]
 
 
 def channels(node: SimNode) -> list[Channel]:

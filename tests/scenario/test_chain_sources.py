@@ -18,15 +18,14 @@ from leyden.hooks.types import (
     SourceTrouble,
     SourceWarning,
 )
-from leyden.node import PaymentError, keyspace
+from leyden.node import PaymentError
 from leyden.node.chain_health import ChainSettings
-from leyden.node.eventlog import decode_event
 from leyden.node.opening import OpenRefused
 from leyden.testing.simulation import START_TIME, SimNode, Simulation
 from leyden.types import BlockHeight, ChannelId, Msat, PaymentHash, Sat
 
 from tests.scenario.chain_kit import ControlledChain, MatchedChain, use
-from tests.scenario.sim_kit import FUNDS, PUSH, fund, start_opening
+from tests.scenario.sim_kit import FUNDS, PUSH, fund, give, logged, start_opening
 
 HTLC = AddHtlc(
     amount_msat=Msat(5_000_000),
@@ -91,22 +90,10 @@ class Scene:
         return all(self.channel(node).is_usable for node in (self.alice, self.bob))
 
     def command(self, node: SimNode, channel_id: ChannelId, command: Any) -> Any:
-        answers: list[object] = []
-        core = node.core
-
-        def work() -> None:
-            actor = core.channels.get(channel_id)
-            assert actor is not None
-            core.channels.apply(actor, command)
-
-        core.engine.request(work, answers.append, answers.append)
-        self.simulation.settle()
-        return answers[0]
+        return give(node, channel_id, command)[0]
 
     def events(self, kind: type) -> list[Any]:
-        rows = sorted((key, row) for key, row in self.alice.disk.rows.items() if key.startswith(keyspace.EVENT))
-        found = [decode_event(0, row).event for _, row in rows]
-        return [event for event in found if isinstance(event, kind)]
+        return logged(self.alice, kind)
 
     def alarms(self, subject: str) -> list[str]:
         return [alarm.text for alarm in self.events(Alarm) if alarm.subject == subject]

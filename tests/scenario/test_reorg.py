@@ -15,13 +15,11 @@ from leyden.hooks.types import (
     TransactionConfirmed,
     TransactionUnconfirmed,
 )
-from leyden.node import keyspace
-from leyden.node.eventlog import decode_event
 from leyden.node.host import run_inline
 from leyden.testing.simulation import SimChain, SimNode, Simulation
 from leyden.types import BlockHeight, ChannelId, Msat, PaymentHash
 
-from tests.scenario.sim_kit import FUNDS, PUSH, fund, start_opening
+from tests.scenario.sim_kit import FUNDS, PUSH, fund, give, logged, start_opening
 
 
 class Pair:
@@ -43,24 +41,6 @@ class Pair:
     def channel(self, node: SimNode) -> Any:
         (channel,) = node.core.channels.channels()
         return channel
-
-    def command(self, node: SimNode, channel_id: ChannelId, command: Any) -> list[object]:
-        answers: list[object] = []
-        core = node.core
-
-        def work() -> None:
-            actor = core.channels.get(channel_id)
-            assert actor is not None
-            core.channels.apply(actor, command)
-
-        core.engine.request(work, answers.append, answers.append)
-        self.simulation.settle()
-        return answers
-
-    def events(self, node: SimNode, kind: type) -> list[Any]:
-        rows = sorted((key, row) for key, row in node.disk.rows.items() if key.startswith(keyspace.EVENT))
-        found = [decode_event(0, row).event for _, row in rows]
-        return [event for event in found if isinstance(event, kind)]
 
     def usable(self) -> bool:
         return all(self.channel(node).is_usable for node in (self.alice, self.bob))
@@ -93,27 +73,27 @@ def test_a_funding_that_leaves_the_chain_before_its_depth(pair: Pair) -> None:
     assert pair.channel(pair.alice).funding.confirmation is None
     pair.simulation.mine(3)
     assert pair.usable()
-    assert not pair.events(pair.alice, Alarm)
+    assert not logged(pair.alice, Alarm)
 
 
 def test_a_funding_that_leaves_the_chain_of_an_open_channel(pair: Pair) -> None:
     channel_id = pair.open()
     assert pair.usable()
     pair.simulation.reorg(4)
-    assert [alarm.subject for alarm in pair.events(pair.alice, Alarm)] == ["reorg"]
-    assert [alarm.subject for alarm in pair.events(pair.bob, Alarm)] == ["reorg"]
-    (answer,) = pair.command(pair.alice, channel_id, HTLC)
+    assert [alarm.subject for alarm in logged(pair.alice, Alarm)] == ["reorg"]
+    assert [alarm.subject for alarm in logged(pair.bob, Alarm)] == ["reorg"]
+    (answer,) = give(pair.alice, channel_id, HTLC)
     assert isinstance(answer, ChannelError)
     pair.simulation.mine(3)
     assert pair.usable()
-    assert pair.command(pair.alice, channel_id, HTLC) == [None]
-    assert len(pair.events(pair.alice, TransactionUnconfirmed)) == 1
-    assert len(pair.events(pair.alice, TransactionConfirmed)) == 2
+    assert give(pair.alice, channel_id, HTLC) == [None]
+    assert len(logged(pair.alice, TransactionUnconfirmed)) == 1
+    assert len(logged(pair.alice, TransactionConfirmed)) == 2
 
 
 def test_a_close_that_a_deep_reorg_takes_back(pair: Pair) -> None:
     channel_id = pair.open()
-    pair.command(pair.alice, channel_id, Shutdown())
+    give(pair.alice, channel_id, Shutdown())
     pair.simulation.mine(4)
     assert pair.channel(pair.alice).spend is not None
     pair.simulation.reorg(4)
@@ -125,7 +105,7 @@ def test_a_close_that_a_deep_reorg_takes_back(pair: Pair) -> None:
     assert not pair.alice.core.channels.channels()
     assert not pair.bob.core.channels.channels()
     for node in (pair.alice, pair.bob):
-        assert [event.how for event in pair.events(node, ChannelClosed)] == ["cooperative"]
+        assert [event.how for event in logged(node, ChannelClosed)] == ["cooperative"]
         assert node.core.tracker.pending() == []
     assert pair.bob.core.services.wallet.balance().confirmed == PUSH // 1000
 
@@ -133,7 +113,7 @@ def test_a_close_that_a_deep_reorg_takes_back(pair: Pair) -> None:
 def test_a_unilateral_close_that_a_reorg_takes_back(pair: Pair) -> None:
     """Bob's commitment leaves the chain and comes back; the sweep of the first time is not lost."""
     channel_id = pair.open()
-    near = pair.command(pair.bob, channel_id, ForceClose(reason="test"))
+    near = give(pair.bob, channel_id, ForceClose(reason="test"))
     assert near == [None]
     pair.simulation.mine(2)
     first = pair.channel(pair.alice).spend.tx
@@ -149,7 +129,7 @@ def test_three_hundred_blocks_with_a_close_inside_while_the_node_was_down(pair: 
     channel_id = pair.open()
     pair.bob.kill()
     pair.simulation.mine(100)
-    pair.command(pair.alice, channel_id, ForceClose(reason="the peer is away"))
+    give(pair.alice, channel_id, ForceClose(reason="the peer is away"))
     pair.simulation.mine(200)
     pair.simulation.mine(7)
     assert not pair.alice.core.channels.channels()  # closed, delay over, swept and irrevocable
@@ -205,7 +185,7 @@ def test_peers_are_not_heard_before_the_tip(pair: Pair) -> None:
     core.engine.post(lambda: core.chain.on_event(gone))
     pair.simulation.settle()
     assert not core.chain.synced
-    pair.command(pair.alice, channel_id, HTLC)
+    give(pair.alice, channel_id, HTLC)
     assert not pair.channel(pair.bob).remote_htlcs  # the bytes are there, nobody looked at them
     source = core.services.chain_source
     assert isinstance(source, SimChain)
@@ -272,6 +252,6 @@ def test_the_newest_blocks_may_come_twice(pair: Pair) -> None:
 def test_a_reorg_deeper_than_what_counts_as_final_raises_an_alarm(pair: Pair, depth: int, alarms: int) -> None:
     pair.simulation.mine(12)
     pair.simulation.reorg(depth)
-    told = [alarm for alarm in pair.events(pair.alice, Alarm) if alarm.subject == "deep_reorg"]
+    told = [alarm for alarm in logged(pair.alice, Alarm) if alarm.subject == "deep_reorg"]
     assert len(told) == alarms
     assert all(f"{depth} blocks were replaced" in alarm.text for alarm in told)

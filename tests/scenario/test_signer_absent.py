@@ -21,7 +21,7 @@ from leyden.testing.story import Plan, parse_plan
 from leyden.types import BlockHeight, ChannelId, Msat, PaymentHash
 
 from tests.scenario.conftest import POLICY, World, until, usable
-from tests.scenario.sim_kit import channels, fund, start_opening
+from tests.scenario.sim_kit import channels, fund, give, start_opening
 
 HTLC = AddHtlc(
     amount_msat=Msat(5_000_000),
@@ -56,17 +56,8 @@ class Devices:
         return all(channel.is_usable for node in (self.alice, self.bob) for channel in channels(node))
 
     def command(self, node: SimNode, channel_id: ChannelId, command: Any) -> None:
-        core = node.core
-
-        def work() -> None:
-            actor = core.channels.get(channel_id)
-            assert actor is not None
-            core.channels.apply(actor, command)
-
-        errors: list[BaseException] = []
-        core.engine.request(work, lambda _: None, errors.append)
-        self.simulation.settle()
-        assert not errors, errors
+        answers = give(node, channel_id, command)
+        assert answers in ([], [None]), answers
 
     def faults(self) -> list[str]:
         return [fault for node in (self.alice, self.bob) if node.device is not None for fault in node.device.faults]

@@ -9,7 +9,6 @@ from leyden.channel import Channel
 from leyden.hooks.types import Alarm, DestinationPurpose, PaymentFailed, PaymentReceived, PaymentSent
 from leyden.invoice import Invoice
 from leyden.node import keyspace
-from leyden.node.eventlog import decode_event
 from leyden.node.txtracker import IRREVOCABLE_DEPTH
 from leyden.payments import PaymentStatus
 from leyden.payments.records import decode_payment_record
@@ -17,7 +16,7 @@ from leyden.testing.scripted_peer import make_node_invoice
 from leyden.testing.simulation import SimNode, Simulation
 from leyden.types import ChannelId, Msat, Sat, Txid
 
-from tests.scenario.sim_kit import CAPACITY, FUNDS, PUSH, start_opening
+from tests.scenario.sim_kit import CAPACITY, FUNDS, PUSH, logged, start_opening
 from tests.storm.truth import Coin, read_chain
 
 DEEPEST = 20
@@ -205,7 +204,7 @@ class Storm:
             assert (truth.places.get(Txid(txid), (0, 0))[0]) == height, f"{txid[::-1].hex()}\n" + self.story()
 
     def _check_alarms(self, node: SimNode) -> None:
-        deep = sum(alarm.subject == "deep_reorg" for alarm in self._events(node, Alarm))
+        deep = sum(alarm.subject == "deep_reorg" for alarm in logged(node, Alarm))
         assert deep >= self.deep, f"{node.name} raised {deep} alarms for {self.deep} deep reorgs\n" + self.story()
 
     def _check_payments(self) -> None:
@@ -213,11 +212,11 @@ class Storm:
         moved = 0
         for payer, payee, invoice in self.invoices:
             status = self._status(payer, payee, invoice)
-            received = [e for e in self._events(payee, PaymentReceived) if e.payment_hash == invoice.payment_hash]
-            sent = [e for e in self._events(payer, PaymentSent) if e.payment_hash == invoice.payment_hash]
+            received = [e for e in logged(payee, PaymentReceived) if e.payment_hash == invoice.payment_hash]
+            sent = [e for e in logged(payer, PaymentSent) if e.payment_hash == invoice.payment_hash]
             assert status in (PaymentStatus.SUCCEEDED, PaymentStatus.FAILED), self.story()
             assert len(sent) == len(received) == (status is PaymentStatus.SUCCEEDED), self.story()
-            failed = [e for e in self._events(payer, PaymentFailed) if e.payment_hash == invoice.payment_hash]
+            failed = [e for e in logged(payer, PaymentFailed) if e.payment_hash == invoice.payment_hash]
             assert len(failed) == (status is PaymentStatus.FAILED), self.story()
             if status is PaymentStatus.SUCCEEDED:
                 moved += (invoice.amount_msat or 0) * (1 if payer is self.alice else -1)
@@ -239,10 +238,6 @@ class Storm:
     def _status(self, payer: SimNode, _payee: SimNode, invoice: Invoice) -> PaymentStatus | None:
         row = payer.disk.rows.get(keyspace.payment_key(invoice.payment_hash))
         return None if row is None else PaymentStatus(decode_payment_record(row).status)
-
-    def _events(self, node: SimNode, kind: type) -> list:  # type: ignore[type-arg]
-        rows = sorted((key, row) for key, row in node.disk.rows.items() if key.startswith(keyspace.EVENT))
-        return [event for event in (decode_event(0, row).event for _, row in rows) if isinstance(event, kind)]
 
     def story(self) -> str:
         """The newest of what happened."""
