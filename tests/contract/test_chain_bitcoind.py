@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from leyden.bitcoin import Network, decode_address, p2wsh
+from leyden.bitcoin import Network, decode_address, p2wsh, parse_block
 from leyden.hooks.types import BroadcastRefusal, FeeTarget, UtxoFound, UtxoSpent, UtxoUnknown
 from leyden.testing import chain as suite
 from leyden.testing.broadcaster import AbsentBroadcasterSuite, BroadcasterBed, BroadcasterSuite
@@ -170,7 +170,8 @@ async def test_a_channel_output_is_found_by_its_short_channel_id(daemon: Bitcoin
     paid = await control.pay(script, Sat(77_000))
     daemon.mine()
     height, tip = await control.tip()
-    index = next(found.position for found in (await source.get_block(tip)).transactions if found.tx.txid == paid.txid)
+    mined = parse_block((await source.get_block(tip)).raw).transactions
+    index = next(n for n, tx in enumerate(mined) if tx.txid == paid.txid)
     vout = next(n for n, output in enumerate(paid.outputs) if output.script == script)
     scid = make_short_channel_id(height, index, vout)
     found = await source.find_channel_output(scid)

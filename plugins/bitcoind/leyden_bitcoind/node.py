@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import structlog
-from leyden.bitcoin import HEADER_LENGTH, Network, Transaction, TxOut, parse_block
+from leyden.bitcoin import Network, Transaction, TxOut
 from leyden.hooks.errors import PluginError
 from leyden.hooks.types import (
     BlockConnected,
-    BlockTransaction,
     BroadcastKind,
     BroadcastResult,
     ChainEvent,
@@ -25,6 +24,7 @@ from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, OutPoint, ShortCh
 
 from leyden_bitcoind import fees, submitting
 from leyden_bitcoind.backend import Backend, hash_of, pruned_message, shown
+from leyden_bitcoind.blocks import Blocks, connected
 from leyden_bitcoind.client import RpcClient, RpcRefused, RpcUnavailable
 from leyden_bitcoind.news import News
 from leyden_bitcoind.stream import NOT_FOUND, OUT_OF_RANGE, BlockStream, Place
@@ -44,7 +44,10 @@ class BitcoindNode:
         self._network = network
         self._news = news
         self._backend: Backend | None = None
-        self._stream = BlockStream(client, network, news, poll_seconds=poll_seconds, on_look=self._on_look)
+        self._blocks = Blocks(client)
+        self._stream = BlockStream(
+            client, self._blocks, network, news, poll_seconds=poll_seconds, on_look=self._on_look
+        )
         self._txids: OrderedDict[BlockHash, list[Txid]] = OrderedDict()
         self._publishes_checked = False
 
@@ -93,24 +96,17 @@ class BitcoindNode:
 
     async def get_block(self, block_hash: BlockHash) -> BlockConnected:
         """``PluginError`` if bitcoind does not have it, or has pruned it."""
-        header, raw = await self._client.batch_of(
-            [("getblockheader", (shown(block_hash),)), ("getblock", (shown(block_hash), 0))]
-        )
-        if isinstance(header, RpcRefused):
-            raise PluginError(f"bitcoind does not know block {shown(block_hash)}") from header
+        try:
+            header = await self._client.call("getblockheader", shown(block_hash))
+        except RpcRefused as error:
+            raise PluginError(f"bitcoind does not know block {shown(block_hash)}") from error
         height = BlockHeight(header["height"])
-        if isinstance(raw, RpcRefused):
-            if "pruned" in raw.message:
-                raise PluginError(pruned_message(height, max(height + 1, self.info.prune_height))) from raw
-            raise raw
-        block = parse_block(bytes.fromhex(raw))
-        return BlockConnected(
-            height=height,
-            block_hash=block.hash,
-            header=bytes.fromhex(raw[: 2 * HEADER_LENGTH]),
-            transactions=tuple(BlockTransaction(position=n, tx=tx) for n, tx in enumerate(block.transactions)),
-            full=True,
-        )
+        try:
+            return connected(height, await self._blocks.fetch(block_hash))
+        except RpcRefused as error:
+            if "pruned" in error.message:
+                raise PluginError(pruned_message(height, max(height + 1, self.info.prune_height))) from error
+            raise
 
     async def find_utxo(self, outpoint: OutPoint) -> UtxoAnswer:
         """Confirmed outputs only. Spent and never seen look alike unless bitcoind has ``-txindex``."""

@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from contextlib import aclosing
 
 import structlog
-from leyden.bitcoin import HEADER_LENGTH, Network
-from leyden.crypto import sha256d
+from leyden.bitcoin import Network
 from leyden.hooks.errors import PluginError
 from leyden.hooks.types import (
     BlockConnected,
@@ -20,6 +19,7 @@ from leyden.hooks.types import (
 from leyden.types import BlockHash, BlockHeight, LeydenError
 
 from leyden_bitcoind.backend import Backend, hash_of, look, pruned_message, shown
+from leyden_bitcoind.blocks import Blocks, connected
 from leyden_bitcoind.client import RpcClient, RpcRefused, RpcUnavailable
 from leyden_bitcoind.news import News
 
@@ -53,6 +53,7 @@ class BlockStream:
     def __init__(
         self,
         client: RpcClient,
+        blocks: Blocks,
         network: Network,
         news: News,
         *,
@@ -60,6 +61,7 @@ class BlockStream:
         on_look: Callable[[Backend], None],
     ) -> None:
         self._client = client
+        self._blocks = blocks
         self._network = network
         self._news = news
         self._poll_seconds = poll_seconds
@@ -79,6 +81,7 @@ class BlockStream:
         self._places = deque(reversed(locator), maxlen=max(KEPT_PLACES, len(locator)))
         self.next_height = BlockHeight(locator[0][0] + 1) if locator else birth_height
         self._synced_with = None
+        self._blocks.look_for_rest()
         self._news.open()
         self._news.wake()
         try:
@@ -276,17 +279,4 @@ class BlockStream:
             raise
 
     async def _block(self, block_hash: BlockHash) -> bytes:
-        return self._news.take(block_hash) or await self._client.call_hex("getblock", shown(block_hash), 0)
-
-
-def connected(height: int, raw: bytes) -> BlockConnected:
-    """A whole block, as bytes: the core parses of it what somebody watches."""
-    header = raw[:HEADER_LENGTH]
-    return BlockConnected(
-        height=BlockHeight(height),
-        block_hash=BlockHash(sha256d(header)),
-        header=header,
-        transactions=(),
-        full=True,
-        raw=raw,
-    )
+        return self._news.take(block_hash) or await self._blocks.fetch(block_hash)
