@@ -24,7 +24,7 @@ from leyden_bitcoind.fees import estimate
 from leyden_bitcoind.news import News
 from leyden_bitcoind.submitting import refused
 
-from tests.testbed import start_or_skip
+from tests.testbed import running
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.bitcoind_control import BitcoindControl
 
@@ -32,20 +32,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("bitcoind")).start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
-
-
-@pytest.fixture(scope="module")
 def unreliable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
     """One that is killed and frozen."""
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("unreliable")).start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
+    with running.bitcoind(tmp_path_factory.mktemp("unreliable")) as daemon:
+        yield daemon
 
 
 def client(daemon: Bitcoind, *, timeout: float = 30.0) -> RpcClient:

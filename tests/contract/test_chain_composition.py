@@ -10,26 +10,17 @@ from leyden_cli.config import Config, read_config
 from leyden_cli.services import initialize_services, load_registry, make_services
 
 from tests.scenario.conftest import until
-from tests.testbed import start_or_skip
+from tests.testbed import running
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.electrum_server import ElectrumServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("bitcoind")).start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
-
-
 @pytest.fixture
 def server(daemon: Bitcoind, tmp_path: Path) -> Iterator[ElectrumServer]:
-    started = start_or_skip(lambda: ElectrumServer(tmp_path / "electrum", daemon).start())
-    yield started
-    started.stop()
+    with running.electrum_server(tmp_path / "electrum", daemon) as server:
+        yield server
 
 
 def compose(folder: Path, daemon: Bitcoind, server: ElectrumServer, **choices: object) -> Config:

@@ -37,21 +37,13 @@ from leyden_electrum import server as electrum_protocol
 from leyden_electrum.pins import AUTHORITY, FILE_NAME
 from leyden_electrum.plugin import ElectrumSettings, make_node
 
-from tests.testbed import start_or_skip
+from tests.testbed import running
 from tests.testbed.bitcoind import Bitcoind, free_port
 from tests.testbed.electrum_control import ElectrumControl
 from tests.testbed.electrum_server import ElectrumServer
 from tests.testbed.socks import SocksServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("bitcoind")).start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -85,17 +77,14 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def server(daemon: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElectrumServer]:
     folder = tmp_path_factory.mktemp("electrum")
-    tls = certificate(folder / "tls")
-    started = start_or_skip(lambda: ElectrumServer(folder, daemon, tls=tls).start())
-    yield started
-    started.stop()
+    with running.electrum_server(folder, daemon, tls=certificate(folder / "tls")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def new_server(daemon: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElectrumServer]:
-    started = start_or_skip(lambda: ElectrumServer(tmp_path_factory.mktemp("electrum"), daemon, new=True).start())
-    yield started
-    started.stop()
+    with running.electrum_server(tmp_path_factory.mktemp("electrum"), daemon, new=True) as server:
+        yield server
 
 
 def node(folder: Path, *servers: str, network: Network = Network.REGTEST, **settings: object) -> ElectrumNode:
@@ -364,8 +353,7 @@ async def test_the_next_server_takes_over(
 async def test_a_padded_server_is_not_asked_one_by_one(daemon: Bitcoind, tmp_path: Path) -> None:
     """Public servers hold small answers back for up to a second and fill them with white space: 300 watches in a row
     would take minutes."""
-    padded = start_or_skip(lambda: ElectrumServer(tmp_path / "padded", daemon, padded=True).start())
-    try:
+    with running.electrum_server(tmp_path / "padded", daemon, padded=True) as padded:
         source = node(tmp_path, tcp(padded))
         watches = [Watch(script=p2wsh(anyone_script(b"padded %d" % number))) for number in range(300)]
         driver = ChainDriver(source, daemon.rpc("getblockcount"))
@@ -373,8 +361,6 @@ async def test_a_padded_server_is_not_asked_one_by_one(daemon: Bitcoind, tmp_pat
         await driver.start()
         await driver.run_until_synced()
         await driver.stop()
-    finally:
-        padded.stop()
 
 
 async def test_from_a_checkpoint_and_what_is_older(

@@ -20,7 +20,7 @@ from leyden_electrum.dial import Dialer
 from leyden_electrum.pins import Pins
 from leyden_electrum.pool import ServerPool
 
-from tests.testbed import start_or_skip
+from tests.testbed import running
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.electrum_control import ElectrumControl
 from tests.testbed.electrum_liar import (
@@ -46,18 +46,9 @@ TIMEOUT_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("bitcoind")).start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
-
-
-@pytest.fixture(scope="module")
 def server(daemon: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElectrumServer]:
-    started = start_or_skip(lambda: ElectrumServer(tmp_path_factory.mktemp("electrum"), daemon).start())
-    yield started
-    started.stop()
+    with running.electrum_server(tmp_path_factory.mktemp("electrum"), daemon) as server:
+        yield server
 
 
 @pytest.fixture

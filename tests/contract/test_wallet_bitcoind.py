@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from leyden.bitcoin import Network, Transaction, encode_address, finalize_psbt, parse_block, parse_psbt, take_signatures
@@ -23,7 +23,6 @@ from leyden_inmemory import InMemoryKeyManager
 from leyden_wallet import OnchainWallet
 from msgspec.structs import replace
 
-from tests.testbed import start_or_skip
 from tests.testbed.bitcoind import Bitcoind
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
@@ -33,14 +32,6 @@ def parsed(block: BlockConnected) -> BlockConnected:
     """With its transactions instead of its bytes; a node has the follower for this."""
     found = enumerate(parse_block(block.raw).transactions)
     return replace(block, raw=b"", transactions=tuple(BlockTransaction(position=n, tx=tx) for n, tx in found))
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path_factory.mktemp("bitcoind")).start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
 
 
 class BitcoindBench(Bench):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from leyden.node.views import ChannelView
 from leyden_cli.addresses import parse_peer
-from leyden_cli.config import config_path
 from leyden_cli.demo.processes import DemoNode, free_port, wait_until
+from leyden_cli.config import config_path
 from leyden_cli.initialize import initialize_node
 
-from tests.testbed import start_or_skip
+from tests.testbed import running
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.electrum_server import ElectrumServer
 
@@ -20,17 +20,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Bitcoind]:
-    bitcoind = start_or_skip(lambda: Bitcoind(tmp_path / "bitcoind").start())
-    bitcoind.make_wallet()
-    yield bitcoind
-    bitcoind.stop()
+    with running.bitcoind(tmp_path / "bitcoind") as daemon:
+        yield daemon
 
 
 @pytest.fixture
 def server(daemon: Bitcoind, tmp_path: Path) -> Iterator[ElectrumServer]:
-    started = start_or_skip(lambda: ElectrumServer(tmp_path / "electrum", daemon).start())
-    yield started
-    started.stop()
+    with running.electrum_server(tmp_path / "electrum", daemon) as server:
+        yield server
 
 
 class World:
