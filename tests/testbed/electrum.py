@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.testbed import environment
-from tests.testbed.bitcoind import free_port
+from tests.testbed.bitcoind import PATIENCE, free_port
 from tests.testbed.debian import CACHE, Unavailable, unpack
 from tests.testbed.electrum_server import ElectrumServer
 
@@ -29,8 +29,6 @@ REQUIREMENTS = (
     *("qrcode==8.2", "cryptography==50.0.2"),
 )
 """``cryptography`` is its fast backend: with pycryptodomex installed it would take that one and be far slower."""
-START_SECONDS = 30
-STOP_SECONDS = 20
 
 
 class ElectrumError(Exception):
@@ -98,9 +96,9 @@ class Electrum:
         self._process = subprocess.Popen([*words, "daemon"], stdout=log, stderr=subprocess.STDOUT, env=os.environ)
         log.close()
         try:
-            self.wait(lambda: self._answers(), START_SECONDS, "to answer")
+            self.wait(self._answers, PATIENCE, "to answer")
             self.rpc("load_wallet")
-            self.wait(lambda: self.rpc("is_synchronized"), START_SECONDS, "to load its wallet")
+            self.wait(lambda: self.rpc("is_synchronized"), PATIENCE, "to load its wallet")
         except BaseException:
             self.stop()
             raise
@@ -203,7 +201,7 @@ class Electrum:
         except (OSError, ElectrumError, ValueError):
             process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

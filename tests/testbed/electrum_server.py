@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leyden_cli.demo.electrum import server_settings
+
 from tests.testbed import environment
-from tests.testbed.bitcoind import Bitcoind, free_port
+from tests.testbed.bitcoind import PATIENCE, Bitcoind, free_port
 from tests.testbed.debian import Unavailable
 
 NAME = "electrum-server"
@@ -21,8 +23,6 @@ NEW_NAME = "electrum-server-2"
 NEW_REQUIREMENTS = ("e-x==2.0.0", "aiorpcX==0.25.0", "plyvel==1.5.1")
 """The one that speaks protocol 1.7."""
 LAUNCHER = Path(__file__).with_name("electrum_server_launcher.py")
-START_SECONDS = 30
-STOP_SECONDS = 20
 
 
 def command() -> list[str]:
@@ -61,31 +61,18 @@ class ElectrumServer:
     def start(self) -> "ElectrumServer":
         words = self._command()
         (self.folder / "db").mkdir(parents=True, exist_ok=True)
+        url = f"http://{self._bitcoind.user}:{self._bitcoind.password}@127.0.0.1:{self._bitcoind.port}/"
         settings = {
-            "COIN": "Bitcoin",
-            "NET": "regtest",
-            "DB_ENGINE": "leveldb",
-            "DB_DIRECTORY": str(self.folder / "db"),
-            "DAEMON_URL": f"http://{self._bitcoind.user}:{self._bitcoind.password}@127.0.0.1:{self._bitcoind.port}/",
-            "SERVICES": f"tcp://127.0.0.1:{self.port}",
+            **server_settings(self.folder / "db", url, f"tcp://127.0.0.1:{self.port}"),
             **self._tls_settings(),
             **({"LEYDEN_TESTBED_PADDED": "1"} if self._padded else {}),
-            "REPORT_SERVICES": "",
-            "PEER_DISCOVERY": "off",
-            "PEER_ANNOUNCE": "",
-            "ALLOW_ROOT": "1",
-            "CACHE_MB": "50",
-            "COST_SOFT_LIMIT": "0",
-            "COST_HARD_LIMIT": "0",
-            "DAEMON_POLL_INTERVAL_BLOCKS": "100",
-            "DAEMON_POLL_INTERVAL_MEMPOOL": "100",
         }
         log = (self.folder / "stdout.log").open("ab")
         self._process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=os.environ | settings)
         log.close()
         try:
-            self.wait_for_tip(START_SECONDS)
-        except Unavailable:
+            self.wait_for_tip()
+        except BaseException:
             self.stop()
             raise
         return self
@@ -100,9 +87,9 @@ class ElectrumServer:
             "SSL_KEYFILE": str(key),
         }
 
-    def wait_for_tip(self, seconds: float = 20.0) -> None:
+    def wait_for_tip(self) -> None:
         """Until the server has bitcoind's best block, and everybody who follows it was told of its transactions."""
-        wanted, deadline = self._bitcoind.rpc("getbestblockhash"), time.monotonic() + seconds
+        wanted, deadline = self._bitcoind.rpc("getbestblockhash"), time.monotonic() + PATIENCE
         while True:
             try:
                 if self._best_block() == wanted:
@@ -121,7 +108,7 @@ class ElectrumServer:
     def ask(self, *questions: tuple[str, list[Any]]) -> Any:
         """On a connection of their own; the answer to the last."""
         asked: Sequence[tuple[str, list[Any]]] = [("server.version", ["leyden test bed", ["1.4", "1.7"]]), *questions]
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             stream = connection.makefile("rw", encoding="utf-8")
             for number, (method, params) in enumerate(asked):
                 stream.write(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + "\n")
@@ -157,7 +144,7 @@ class ElectrumServer:
             return
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,10 +1,7 @@
 """The demo on a real bitcoind: started on regtest in the demo's folder, mined and paid from by its own wallet."""
 
 import asyncio
-import os
 import secrets
-import shlex
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,25 +10,13 @@ from typing import Any
 from leyden.bitcoin import Transaction, parse_transaction
 from leyden_bitcoind import Credentials, RpcClient, RpcRefused, RpcUnavailable
 
-from leyden_cli.demo.errors import DemoFailed
-from leyden_cli.demo.processes import Child, Spender, free_port
+from leyden_cli.demo.errors import expect
+from leyden_cli.demo.processes import Child, Spender, find_program, free_port, wait_until
 
 COMMAND_VARIABLE = "LEYDEN_BITCOIND"
 """How to run bitcoind, if it is not on PATH; several words are split as a shell does."""
-_READY_SECONDS = 30.0
 _WALLET = "demo"
 _BLOCKS = 110
-
-
-def bitcoind_command() -> list[str]:
-    """``DemoFailed`` when there is none."""
-    words = shlex.split(os.environ.get(COMMAND_VARIABLE, ""))
-    if words:
-        return words
-    found = shutil.which("bitcoind")
-    if found is None:
-        raise DemoFailed(f"no bitcoind on PATH: install one, or set {COMMAND_VARIABLE} to how it is run")
-    return [found]
 
 
 class BitcoindChain:
@@ -67,7 +52,7 @@ class BitcoindChain:
         }
 
     async def start(self) -> None:
-        command = bitcoind_command()
+        command = find_program("bitcoind", COMMAND_VARIABLE)
         self._folder.mkdir(mode=0o700)
         (self._folder / "password").write_text(self._password)
         (self._folder / "bitcoin.conf").write_text(f"rpcuser=demo\nrpcpassword={self._password}\n")
@@ -81,23 +66,17 @@ class BitcoindChain:
         if "knots" in version.stdout.lower():
             flags.append("-corepolicy=1")
         await self.child.run([*command, *flags])
-        await self._until_ready()
+        await wait_until("bitcoind answers", self._answers)
         await self._node.call("createwallet", _WALLET, False, False, "", False, True, True)
         await self.mine(_BLOCKS)
 
-    async def _until_ready(self) -> None:
+    async def _answers(self) -> bool:
         try:
-            async with asyncio.timeout(_READY_SECONDS):
-                while True:
-                    try:
-                        await self._node.call("getblockchaininfo")
-                        return
-                    except RpcUnavailable:
-                        if not self.child.is_running:
-                            raise DemoFailed(f"bitcoind did not start: {self.child.last_words()}") from None
-                        await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise DemoFailed(f"bitcoind was not ready after {_READY_SECONDS:g} s") from None
+            await self._node.call("getblockchaininfo")
+        except RpcUnavailable:
+            expect(self.child.is_running, f"bitcoind did not start: {self.child.last_words()}")
+            return False
+        return True
 
     async def close(self) -> None:
         await self._node.close()

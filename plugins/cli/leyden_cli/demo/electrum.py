@@ -1,9 +1,5 @@
 """The demo over an Electrum server: a bitcoind nobody but the server talks to, and nodes that know only the server."""
 
-import asyncio
-import os
-import shlex
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,23 +11,35 @@ from leyden_electrum.pins import Pins
 from leyden_electrum.server import Server
 
 from leyden_cli.demo.bitcoind import BitcoindChain
-from leyden_cli.demo.errors import DemoFailed
-from leyden_cli.demo.processes import Child, Spender, free_port
+from leyden_cli.demo.errors import expect
+from leyden_cli.demo.processes import Child, Spender, find_program, free_port, wait_until
 
 COMMAND_VARIABLE = "LEYDEN_ELECTRUM_SERVER"
 """How to run an Electrum server of the ElectrumX family, if it is not on PATH as ``electrumx_server``."""
-_READY_SECONDS = 30.0
 
 
-def server_command() -> list[str]:
-    """``DemoFailed`` when there is none."""
-    words = shlex.split(os.environ.get(COMMAND_VARIABLE, ""))
-    if words:
-        return words
-    found = shutil.which("electrumx_server")
-    if found is None:
-        raise DemoFailed(f"no electrumx_server on PATH: install one, or set {COMMAND_VARIABLE} to how it is run")
-    return [found]
+def server_settings(folder: Path, bitcoind_url: str, services: str) -> dict[str, str]:
+    """The environment in which a server of the ElectrumX family follows a regtest bitcoind closely, and nobody else.
+
+    ``bitcoind_url`` with user and password; ``services`` as the server writes them, such as ``tcp://127.0.0.1:50001``.
+    """
+    return {
+        "COIN": "Bitcoin",
+        "NET": "regtest",
+        "DB_ENGINE": "leveldb",
+        "DB_DIRECTORY": str(folder),
+        "DAEMON_URL": bitcoind_url,
+        "SERVICES": services,
+        "REPORT_SERVICES": "",
+        "PEER_DISCOVERY": "off",
+        "PEER_ANNOUNCE": "",
+        "ALLOW_ROOT": "1",
+        "CACHE_MB": "50",
+        "COST_SOFT_LIMIT": "0",
+        "COST_HARD_LIMIT": "0",
+        "DAEMON_POLL_INTERVAL_BLOCKS": "100",
+        "DAEMON_POLL_INTERVAL_MEMPOOL": "100",
+    }
 
 
 class ElectrumChain:
@@ -50,45 +58,21 @@ class ElectrumChain:
         return {"servers": [self._address]}
 
     async def start(self) -> None:
-        command = server_command()
+        command = find_program("electrumx_server", COMMAND_VARIABLE)
         await self._bitcoind.start()
-        (self._folder / "db").mkdir(mode=0o700, parents=True)
-        settings = {
-            "COIN": "Bitcoin",
-            "NET": "regtest",
-            "DB_ENGINE": "leveldb",
-            "DB_DIRECTORY": str(self._folder / "db"),
-            "DAEMON_URL": self._bitcoind.url_with_password,
-            "SERVICES": f"tcp://{self._address.removesuffix(':t')}",
-            "REPORT_SERVICES": "",
-            "PEER_DISCOVERY": "off",
-            "PEER_ANNOUNCE": "",
-            "ALLOW_ROOT": "1",
-            "CACHE_MB": "50",
-            "COST_SOFT_LIMIT": "0",
-            "COST_HARD_LIMIT": "0",
-            "DAEMON_POLL_INTERVAL_BLOCKS": "100",
-            "DAEMON_POLL_INTERVAL_MEMPOOL": "100",
-        }
-        await self.server.run(command, settings)
-        await self._until_ready()
-
-    async def _until_ready(self) -> None:
+        database = self._folder / "db"
+        database.mkdir(mode=0o700, parents=True)
+        services = f"tcp://{self._address.removesuffix(':t')}"
+        await self.server.run(command, server_settings(database, self._bitcoind.url_with_password, services))
         wanted = await self.height()
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                while not await self._has(wanted):
-                    if not self.server.is_running:
-                        raise DemoFailed(f"the Electrum server did not start: {self.server.last_words()}")
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise DemoFailed(f"the Electrum server was not ready after {_READY_SECONDS:g} s") from None
+        await wait_until("the Electrum server has bitcoind's blocks", lambda: self._has(wanted))
 
     async def _has(self, height: int) -> bool:
         dialer = Dialer(Pins(self._folder))
         try:
             server = await Server.connect(dialer, parse_address(self._address), Network.REGTEST, lambda: None)
         except LeydenError:
+            expect(self.server.is_running, f"the Electrum server did not start: {self.server.last_words()}")
             return False
         try:
             return (await server.follow_tip()).height >= height

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -251,6 +253,15 @@ async def wait_until(what: str, check: Callable[[], Awaitable[bool]], seconds: f
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise DemoFailed(f"waited {seconds:g} s in vain: {what}") from None
+
+
+def find_program(name: str, variable: str) -> list[str]:
+    """How to run it: the words of the environment ``variable``, else ``name`` on PATH; ``DemoFailed`` without both."""
+    words = shlex.split(os.environ.get(variable, ""))
+    found = shutil.which(name)
+    if not words and found is None:
+        raise DemoFailed(f"no {name} on PATH: install one, or set {variable} to how it is run")
+    return words or [str(found)]
 
 
 def free_port() -> int:
