@@ -15,7 +15,7 @@ from leyden.crypto import sha256
 from leyden.hooks.types import SourceTrouble, SourceWarning, UtxoFound, UtxoSpent, UtxoUnknown, Watch
 from leyden.testing.chain import ChainDriver, anyone_script, spend_anyone
 from leyden.types import BlockHeight, OutPoint, Sat
-from leyden_electrum import ElectrumNode, parse_address, pool, stream
+from leyden_electrum import ElectrumNode, histories, parse_address, pool, stream
 from leyden_electrum.dial import Dialer
 from leyden_electrum.pins import Pins
 from leyden_electrum.pool import ServerPool
@@ -575,3 +575,51 @@ async def test_outputs_are_looked_up_with_proof(
         assert "the merkle proof does not lead to the header" in answer.reason
         await run_until(driver, lambda: bool(warnings(driver)))
         assert "the merkle proof does not lead to the header" in warnings(driver)[0]
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["up to our tip", "above our tip"])
+async def test_a_look_up_in_the_middle_of_a_reorg_accuses_nobody(
+    above: bool, server: ElectrumServer, scene: Scene, control: ElectrumControl, tmp_path: Path
+) -> None:
+    """The server is on its new branch already, and we are not."""
+    async with following(node(tmp_path, server.port, compare_seconds=60), scene) as driver:
+        await driver.run_until(scene.height, scene.tip)
+        if above:
+            await control.reorg(2, 3)
+        else:
+            control.bitcoind.rpc("invalidateblock", scene.tip[::-1].hex())
+        paid = await control.pay(p2wsh(anyone_script(b"elsewhere")), Sat(60_000))
+        await control.mine(2)
+        vout = next(n for n, output in enumerate(paid.outputs) if output.value == 60_000)
+        answer = await driver.source.find_utxo(OutPoint(paid.txid, vout))
+        assert isinstance(answer, UtxoUnknown)
+        assert "at fault" not in answer.reason
+        height, tip = await control.tip()
+        await driver.run_until(height, tip)
+        assert driver.notices == []
+        assert isinstance(await driver.source.find_utxo(OutPoint(paid.txid, vout)), UtxoFound)
+
+
+async def test_what_changed_is_asked_again_after_a_contradiction(
+    server: ElectrumServer, scene: Scene, control: ElectrumControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server spoke of a script once; that its history did not fit then is no reason to forget it."""
+    monkeypatch.setattr(histories, "ASKED_PER_BLOCK", 0)
+    contradicted = False
+
+    def once(method: str, params: list[Any], answer: Any) -> Any:
+        nonlocal contradicted
+        if method != "blockchain.scripthash.get_history" or contradicted or answer[-1]["height"] <= scene.height:
+            return answer
+        contradicted = True
+        return answer[:-1]
+
+    async with (
+        lying(server, once) as liar,
+        following(node(tmp_path, liar.port), scene) as driver,
+    ):
+        await driver.run_until(scene.height, scene.tip)
+        again = await control.pay(scene.script, Sat(70_000))
+        await control.mine(1)
+        await driver.run_until_found(scene.truth | {(scene.height + 1, again.txid)})
+        assert contradicted
