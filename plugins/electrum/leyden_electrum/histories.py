@@ -26,6 +26,8 @@ class Histories:
     def __init__(self) -> None:
         self.book = ScriptBook()
         self._found: dict[int, dict[Txid, BlockTransaction]] = {}
+        self._due: dict[bytes, None] = {}
+        """What to ask about because the server spoke of it, or in its turn; until that has been answered."""
         self._asked_at: BlockHash | None = None
 
     def forget_from(self, height: int) -> None:
@@ -49,18 +51,17 @@ class Histories:
     async def ask(self, server: Server, headers: HeaderStore) -> None:
         """Bring what we know of every script to this tip. Those whose history reaches above it stay doubtful."""
         book = self.book
-        asked = dict(book.fresh)
-        asked.update(book.doubtful)
         if self._asked_at != headers.tip.hash:
-            asked.update(dict.fromkeys(book.next_turn(ASKED_PER_BLOCK)))
+            self._due.update(dict.fromkeys(book.next_turn(ASKED_PER_BLOCK)))
+            self._asked_at = headers.tip.hash
         touched, server.touched = server.touched, {}
-        asked.update(dict.fromkeys(key for key in touched if key in book))
+        self._due.update(dict.fromkeys(key for key in touched if key in book))
         spent, server.spent = server.spent, set()
         if spent:
-            asked.update((script_hash(found.script), None) for found in book.values() if spent & {*found.outputs})
-        if not asked:
+            self._due.update((script_hash(found.script), None) for found in book.values() if spent & {*found.outputs})
+        keys = list(book.fresh | book.doubtful | self._due)
+        if not keys:
             return
-        keys = list(asked)
         fresh = [key for key in keys if key in book.fresh]
         scripts = [book[key] for key in keys]
         again = {key: book[key].again_from for key in fresh}
@@ -81,7 +82,8 @@ class Histories:
         await self._ask_spenders(server, headers, [book[key] for key in fresh])
         for key in ahead:
             book.doubtful[key] = None
-        self._asked_at = headers.tip.hash
+        for key in keys:
+            self._due.pop(key, None)
 
     async def _read_histories(
         self, server: Server, headers: HeaderStore, changed: Sequence[tuple[bytes, WatchedScript, str | None]]

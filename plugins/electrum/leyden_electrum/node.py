@@ -26,7 +26,7 @@ from leyden.types import BlockHash, BlockHeight, FeeRatePerKw, LeydenError, OutP
 
 from leyden_electrum import fees
 from leyden_electrum.branches import extend_down
-from leyden_electrum.errors import ServerFault, ServerRefused, ServerUnavailable
+from leyden_electrum.errors import OtherMoment, ServerFault, ServerRefused, ServerUnavailable
 from leyden_electrum.headers import HeaderStore
 from leyden_electrum.pool import NoServer, ServerPool
 from leyden_electrum.proofs import proof_mistake
@@ -95,7 +95,7 @@ class ElectrumNode:
             return UtxoUnknown(reason="no Electrum server is connected")
         try:
             return await self._find_utxo(server, headers, outpoint)
-        except (ServerRefused, ServerUnavailable) as error:
+        except (OtherMoment, ServerRefused, ServerUnavailable) as error:
             return UtxoUnknown(reason=str(error))
         except (ServerFault, ChainSourceError) as error:
             self._stream.accuse(server.address, ServerFault(str(error)))
@@ -126,20 +126,25 @@ class ElectrumNode:
 
     async def _prove(self, server: Server, headers: HeaderStore, entry: Confirmed, tx: Transaction) -> None:
         """``ServerFault`` unless ``tx`` is in the block that the server says."""
+        if entry.height > headers.height:
+            tip = headers.tip
+            run = await server.headers(tip.height + 1, entry.height - tip.height)
+            if run[4:36] != tip.hash:
+                raise OtherMoment("it is on another branch than we are, or shorter")
+            _, hashes = tip.extended(run)
+            if len(hashes) != entry.height - tip.height:
+                raise ServerUnavailable(f"its chain does not reach block {entry.height}")
+            header = run[-HEADER_LENGTH:]
+        else:
+            await extend_down(server, headers, entry.height)
+            header = headers.header(entry.height)
         (proof,) = await server.proofs([entry])
         if isinstance(proof, ServerRefused):
             raise ServerUnavailable(proof.message)
-        if entry.height > headers.height:
-            run = await server.headers(headers.height + 1, entry.height - headers.height)
-            _, hashes = headers.tip.extended(run)
-            if len(hashes) != entry.height - headers.height:
-                raise ServerUnavailable(f"its chain does not reach block {entry.height}")
-            root = run[-HEADER_LENGTH:][36:68]
-        else:
-            await extend_down(server, headers, entry.height)
-            root = headers.merkle_root(entry.height)
-        mistake = proof_mistake(tx, proof, root)
+        mistake = proof_mistake(tx, proof, header[36:68])
         if mistake:
+            if await server.header(entry.height) != header:
+                raise OtherMoment("it has changed to another branch")
             raise ServerFault(f"transaction {tx.txid[::-1].hex()} is not in block {entry.height} as it says: {mistake}")
 
     async def stop(self) -> None:
