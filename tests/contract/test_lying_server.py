@@ -41,8 +41,8 @@ from tests.testbed.electrum_server import ElectrumServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.testbed]
 
-TIMEOUT_SECONDS = 1.0
-"""How long the node waits for a silent server here."""
+PATIENCE = 60
+"""Seconds: a limit for what never comes."""
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,15 @@ async def scene(control: ElectrumControl) -> Scene:
     return Scene(p2wsh(witness_script), paid, spent, birth, height, tip)
 
 
-def node(folder: Path, *ports: int, compare_seconds: float = 0.1, grace_seconds: float = 0.3) -> ElectrumNode:
+def node(
+    folder: Path,
+    *ports: int,
+    timeout_seconds: float = PATIENCE,
+    compare_seconds: float = 0.1,
+    grace_seconds: float = 0.3,
+) -> ElectrumNode:
     addresses = [parse_address(f"127.0.0.1:{port}:t") for port in ports]
-    servers = ServerPool(addresses, Dialer(Pins(folder)), Network.REGTEST, timeout_seconds=TIMEOUT_SECONDS)
+    servers = ServerPool(addresses, Dialer(Pins(folder)), Network.REGTEST, timeout_seconds=timeout_seconds)
     return ElectrumNode(servers, Network.REGTEST, compare_seconds=compare_seconds, grace_seconds=grace_seconds)
 
 
@@ -109,11 +115,11 @@ def warnings(driver: ChainDriver) -> list[str]:
 
 async def run_until(driver: ChainDriver, done: Callable[[], bool]) -> None:
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not done():
                 await driver.take_event()
     except TimeoutError:
-        raise AssertionError(f"not within 20 s: {driver}") from None
+        raise AssertionError(f"not within {PATIENCE} s: {driver}") from None
 
 
 @asynccontextmanager
@@ -202,7 +208,15 @@ class Refused:
         return answer
 
 
-LIES: dict[str, tuple[Callable[[ElectrumServer, Scene], Lying], str]] = {
+Lie = tuple[Callable[[ElectrumServer, Scene], Lying], str]
+"""How to make one, and what is said of it."""
+
+
+def refusing(method: str) -> Lie:
+    return lambda server, scene: Refused(method), f"it refuses {method}: I would rather not"
+
+
+LIES: dict[str, Lie] = {
     "bad linkage": (
         lambda server, scene: FalseHeader(scene.height - 1, bad_linkage),
         r"its chain is no chain: header \d+ does not follow the one before",
@@ -277,18 +291,9 @@ LIES: dict[str, tuple[Callable[[ElectrumServer, Scene], Lying], str]] = {
         lambda server, scene: Refused("blockchain.transaction.get_merkle"),
         r"it does not prove transaction \w{64}",
     ),
-    "histories are refused": (
-        lambda server, scene: Refused("blockchain.scripthash.get_history"),
-        r"it refuses blockchain.scripthash.get_history: I would rather not",
-    ),
-    "everything is refused": (
-        lambda server, scene: Refused("blockchain.headers.subscribe"),
-        r"it refuses blockchain.headers.subscribe: I would rather not",
-    ),
-    "headers are refused": (
-        lambda server, scene: Refused("blockchain.block.headers"),
-        r"it refuses blockchain.block.headers: I would rather not",
-    ),
+    "histories are refused": refusing("blockchain.scripthash.get_history"),
+    "everything is refused": refusing("blockchain.headers.subscribe"),
+    "headers are refused": refusing("blockchain.block.headers"),
     "garbage": (
         lambda server, scene: Instead("blockchain.scripthash.get_history", lambda params, answer: Raw(b"\xff\x00{]\n")),
         r"it does not speak the Electrum protocol",
@@ -361,7 +366,7 @@ async def test_silence_is_not_waited_for(server: ElectrumServer, scene: Scene, t
 
     async with (
         lying(server, silent) as liar,
-        following(node(tmp_path, liar.port, server.port, compare_seconds=60), scene) as driver,
+        following(node(tmp_path, liar.port, server.port, timeout_seconds=1, compare_seconds=60), scene) as driver,
     ):
         await driver.run_until(scene.height, scene.tip)
         assert driver.conclusions.found == scene.truth
