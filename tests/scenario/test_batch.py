@@ -9,8 +9,8 @@ import pytest
 from leyden.channel import Lifecycle
 from leyden.hooks.signing import CommitmentSignatures, SignCounterpartyCommitment
 from leyden.hooks.types import DestinationPurpose, Refusal
-from leyden.node.batch import BatchFailed
-from leyden.node.opening import BatchOpening, FundingWish
+from leyden.node.batch import BatchFailed, FundingWish
+from leyden.node.opening import BatchOpening
 from leyden.testing.simulation import Crash, SimNode, Simulation
 from leyden.types import ChannelId, Msat, Sat
 

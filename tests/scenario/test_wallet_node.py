@@ -10,8 +10,9 @@ from leyden.channel import ChannelPolicy
 from leyden.hooks.services import CannotBump, CoinUnavailable, ReserveNeeded
 from leyden.hooks.types import CoinState
 from leyden.node import AnchorReserve, BumpMethod, Node, Services
+from leyden.node.batch import BatchFailed
 from leyden.node.opening import OpenRefused
-from leyden.types import ChannelId, FeeRatePerKw, LeydenError, NodeId, OutPoint, Sat, Txid
+from leyden.types import ChannelId, FeeRatePerKw, LeydenError, Msat, NodeId, OutPoint, Sat, Txid
 
 from tests.scenario.conftest import World, until
 
@@ -128,6 +129,20 @@ async def test_the_reserve_has_a_cap_and_ends_with_the_channels(world: World) ->
     for channel_id in ids:
         await alice.close_channel(channel_id)
     await until(lambda: alice.anchor_reserve()[0] == 0)
+
+
+async def test_a_batch_leaves_the_reserve_of_all_its_channels(world: World) -> None:
+    alice = await world.start("alice", reserve=RESERVE)
+    friends = [await world.start(name) for name in ("bob", "carol")]
+    await receive(world, alice, 500_000)
+    for friend in friends:
+        await world.connect(alice, friend)
+    asked = [(NodeId(friend.node_id), Sat(243_000), Msat(0)) for friend in friends]
+    with pytest.raises(BatchFailed, match=r"^500000 sat are spendable, .* 20000 sat in reserve"):
+        await alice.open_channels(asked)  # known before any peer is asked
+    ids = await alice.open_channels([(node_id, Sat(239_000), push) for node_id, _, push in asked])
+    assert len(ids) == 2
+    assert alice.anchor_reserve()[0] == 20_000
 
 
 class AskingSigner:

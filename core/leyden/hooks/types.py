@@ -214,6 +214,11 @@ class WalletBalance(Record, frozen=True, kw_only=True):
     locked: Sat
     free: Sat
 
+    @property
+    def spendable(self) -> Sat:
+        """What no claim holds, confirmed or not."""
+        return Sat(self.confirmed + self.unconfirmed - self.locked)
+
 
 class CoinState(enum.Enum):
     """Whether the wallet would spend a coin now."""

@@ -7,17 +7,26 @@ a lost peer forgets: either all of them get their funding, or none.
 
 from collections.abc import Callable
 
+import msgspec
+
 from leyden.bitcoin import Transaction, TxOut
 from leyden.channel import Lifecycle, step
 from leyden.channel.effects import FundingNeeded
 from leyden.channel.events import FailChannel, MessageReceived, ProvideFunding
 from leyden.node.channels import ChannelActor, ChannelManager
-from leyden.types import ChannelId, LeydenError
+from leyden.types import ChannelId, FeeRatePerKw, LeydenError, OutPoint
 from leyden.wire import FundingSigned
 
 
 class BatchFailed(LeydenError):
     """No channel of the batch was opened, and its coins are free again."""
+
+
+class FundingWish(msgspec.Struct, frozen=True, kw_only=True):
+    """How a funding transaction is to be made: by default with the estimated feerate and the wallet's choice."""
+
+    feerate: FeeRatePerKw | None = None
+    coins: tuple[OutPoint, ...] = ()
 
 
 class Batch:
@@ -27,11 +36,13 @@ class Batch:
         self,
         claim_id: str,
         size: int,
+        wish: FundingWish,
         done: Callable[[list[ChannelId]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self.claim_id = claim_id
         self.size = size
+        self.wish = wish
         self.members: dict[ChannelId, ChannelActor] = {}
         """By temporary id, in the order asked for."""
         self.needed: dict[ChannelId, FundingNeeded] = {}

@@ -16,6 +16,7 @@ from leyden.channel import (
     Env,
     Lifecycle,
     Link,
+    has_anchors,
     load,
     records,
     step,
@@ -492,8 +493,7 @@ class ChannelManager:
         """Fresh estimates: each channel whose feerate we set hears of a new one once, as soon as its link is up."""
         for actor in list(self._actors.values()):
             channel = actor.channel
-            anchors = channel.config.channel_type.offers(Feature.OPTION_ANCHORS)
-            target = self.policy.commitment_feerate or self._fees.rates.commitment(anchors)
+            target = self.policy.commitment_feerate or self._fees.rates.commitment(has_anchors(channel))
             if channel.lifecycle is not Lifecycle.NORMAL or channel.link is not Link.UP or target == actor.told_feerate:
                 continue
             actor.told_feerate = target

@@ -25,6 +25,7 @@ from leyden.hooks.types import (
     WalletBalance,
     WalletCoin,
 )
+from leyden.node.batch import FundingWish
 from leyden.node.calls import Calls, finish
 from leyden.node.chain_runner import SourceRunner
 from leyden.node.channels import ChannelActor
@@ -32,7 +33,7 @@ from leyden.node.core import NodeConfig, NodeCore, Questions, Services
 from leyden.node.dispatcher import SPENDING, HookDispatcher, refuse_deadlock
 from leyden.node.driver import AsyncioHost, Driver
 from leyden.node.engine import StorageDegraded
-from leyden.node.opening import BatchOpening, FundingWish
+from leyden.node.opening import BatchOpening
 from leyden.node.paying import Payer, SpendRefused
 from leyden.node.peer import Peer
 from leyden.node.spending import Bumped, BumpMethod, Spender

@@ -9,7 +9,6 @@ import structlog
 from leyden.bitcoin import Transaction, TxOut, finalize_psbt, parse_psbt, take_signatures
 from leyden.channel import (
     OPENING,
-    ChannelError,
     Lifecycle,
     OpenParams,
     check_open_channel,
@@ -21,7 +20,7 @@ from leyden.channel.events import FailChannel, ProvideFunding
 from leyden.hooks.services import ChannelSigner, OnchainSigner, Wallet
 from leyden.hooks.signing import NewChannelKeys, SignPsbt, SpendPurpose
 from leyden.hooks.types import AcceptTerms, FundedTransaction, OpenRequest, Refusal
-from leyden.node.batch import Batch, BatchFailed, missing
+from leyden.node.batch import Batch, BatchFailed, FundingWish, missing
 from leyden.node.channels import ChannelActor, ChannelManager
 from leyden.node.fees import FeeCache
 from leyden.node.host import Caller, Host, answers_inline
@@ -37,7 +36,6 @@ from leyden.types import (
     LeydenError,
     Msat,
     NodeId,
-    OutPoint,
     RuleViolation,
     Sat,
     clean_text,
@@ -58,20 +56,12 @@ class OpenRefused(LeydenError):
     """The channel was not opened; the text says by whom and why."""
 
 
-class FundingWish(msgspec.Struct, frozen=True, kw_only=True):
-    """How a funding transaction is to be made: by default with the estimated feerate and the wallet's choice."""
-
-    feerate: FeeRatePerKw | None = None
-    coins: tuple[OutPoint, ...] = ()
-
-
 class BatchOpening(msgspec.Struct, frozen=True, kw_only=True):
     """One channel of a batch."""
 
     peer: Peer
     funding: Sat
     push: Msat = Msat(0)
-    announce: bool = False
 
 
 class Opener:
@@ -126,18 +116,7 @@ class Opener:
         wish: FundingWish | None = None,
     ) -> None:
         """``done`` with the channel id once the funding transaction is out, ``failed`` with the reason otherwise."""
-        if self._fees.stale:
-            failed(OpenRefused("no fresh fee estimate: check the fee estimator before opening a channel"))
-            return
-        if self._channels.chain_trouble:
-            failed(OpenRefused(f"no channel is opened while the chain is degraded: {self._channels.chain_trouble}"))
-            return
-        balance = self._wallet.balance()
-        spendable = balance.confirmed + balance.unconfirmed - balance.locked
-        if funding > spendable:
-            failed(OpenRefused(f"not enough coins: {funding} sat asked, {spendable} sat spendable"))
-            return
-        if self._channels.policy.channel_types[:1] == ("anchors",) and (why := self._reserve.why_not_open(funding)):
+        if why := self._why_not_open(funding):
             failed(OpenRefused(why))
             return
         node_id = peer.node_id
@@ -155,21 +134,46 @@ class Opener:
             zero_conf=zero_conf,
         )
 
-        def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
-            if keys is None:
-                failed(OpenRefused(f"the signer gave no keys: {error}"))
-                return
-            try:
-                channel, effects = open_channel(params, keys, self._channels.env(node_id))
-            except ChannelError as refused:
-                failed(refused)
-                return
+        def started(actor: ChannelActor) -> None:
             if wish is not None:
                 self._wishes[params.claim_id] = wish
-            actor = self._channels.add(channel, effects, node_id)
             self._waiting[actor.channel.config.temporary_channel_id] = (done, failed)
 
-        self._caller.call(self._signer, self._signer.new_channel(keys_id), with_keys, "new channel keys")
+        self._start(params, node_id, started, failed)
+
+    def _why_not_open(self, funding: Sat, channels: int = 1) -> str:
+        """Why we cannot fund so many channels with ``funding`` satoshi in all now; empty if we may try."""
+        if self._fees.stale:
+            return "no fresh fee estimate: check the fee estimator before opening a channel"
+        if self._channels.chain_trouble:
+            return f"no channel is opened while the chain is degraded: {self._channels.chain_trouble}"
+        spendable = self._wallet.balance().spendable
+        if funding > spendable:
+            return f"not enough coins: {funding} sat asked, {spendable} sat spendable"
+        if self._channels.policy.channel_types[:1] == ("anchors",):
+            return self._reserve.why_not_open(funding, channels)
+        return ""
+
+    def _start(
+        self,
+        params: OpenParams,
+        node_id: NodeId,
+        started: Callable[[ChannelActor], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Keys, then ``open_channel``."""
+
+        def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
+            try:
+                if keys is None:
+                    raise OpenRefused(f"the signer gave no keys: {error}")
+                channel, effects = open_channel(params, keys, self._channels.env(node_id))
+            except LeydenError as refused:
+                failed(refused)
+                return
+            started(self._channels.add(channel, effects, node_id))
+
+        self._caller.call(self._signer, self._signer.new_channel(params.keys_id), with_keys, "new channel keys")
 
     def open_batch(
         self,
@@ -183,62 +187,39 @@ class Opener:
         if why := self._why_no_batch(openings, total):
             failed(BatchFailed(why))
             return
-        batch = Batch(f"batch:{self._host.entropy(16).hex()}", len(openings), done, failed)
+        batch = Batch(f"batch:{self._host.entropy(16).hex()}", len(openings), wish, done, failed)
         self._batches[batch.claim_id] = batch
-        self._wishes[batch.claim_id] = wish
         for opening in openings:
-            self._open_member(batch, opening)
+            if self._batches.get(batch.claim_id) is batch:  # else one of them has failed already
+                self._open_member(batch, opening)
 
     def _why_no_batch(self, openings: Sequence[BatchOpening], total: Sat) -> str:
-        balance = self._wallet.balance()
-        spendable = balance.confirmed + balance.unconfirmed - balance.locked
         if not openings:
             return "a batch needs at least one channel"
         if not answers_inline(self._signer) or not answers_inline(self._onchain_signer):
             return "a batch needs signers that answer at once: its channels become durable together"
-        if self._fees.stale:
-            return "no fresh fee estimate: check the fee estimator before opening channels"
-        if self._channels.chain_trouble:
-            return f"no channels are opened while the chain is degraded: {self._channels.chain_trouble}"
-        if total > spendable:
-            return f"not enough coins: {total} sat asked, {spendable} sat spendable"
         if any(opening.peer.node_id is None for opening in openings):
             return "a peer is not connected"
-        if self._channels.policy.channel_types[:1] == ("anchors",):
-            return self._reserve.why_not_open(total) or ""
-        return ""
+        return self._why_not_open(total, len(openings))
 
     def _open_member(self, batch: Batch, opening: BatchOpening) -> None:
-        node_id = opening.peer.node_id or NodeId(b"")
-        keys_id = KeysId(self._host.entropy(32))
         params = OpenParams(
-            keys_id=keys_id,
+            keys_id=KeysId(self._host.entropy(32)),
             claim_id=batch.claim_id,
             funding_satoshis=opening.funding,
             push_msat=opening.push,
-            announce=opening.announce,
         )
 
-        def with_keys(keys: NewChannelKeys | None, error: BaseException | None) -> None:
-            if self._batches.get(batch.claim_id) is not batch:
-                return
-            try:
-                if keys is None:
-                    raise OpenRefused(f"the signer gave no keys: {error}")
-                channel, effects = open_channel(params, keys, self._channels.env(node_id))
-            except LeydenError as refused:
-                self._abandon(batch, str(refused))
-                return
-            temporary = channel.config.temporary_channel_id
-            actor = self._channels.add(channel, effects, node_id)
+        def started(actor: ChannelActor) -> None:
+            temporary = actor.channel.config.temporary_channel_id
             batch.members[temporary] = actor
             self._waiting[temporary] = (partial(batch.opened, temporary), lambda why: batch.fail(str(why)))
 
-        self._caller.call(self._signer, self._signer.new_channel(keys_id), with_keys, "new channel keys")
+        node_id = opening.peer.node_id or NodeId(b"")
+        self._start(params, node_id, started, lambda refused: self._abandon(batch, str(refused)))
 
     def _abandon(self, batch: Batch, reason: str) -> None:
         if self._batches.pop(batch.claim_id, None) is not None:
-            self._wishes.pop(batch.claim_id, None)
             batch.abandon(self._channels, reason)
             self._journal.merge(self._wallet.release(batch.claim_id))
 
@@ -276,29 +257,19 @@ class Opener:
         batch.needed[actor.channel.config.temporary_channel_id] = delivery
         if len(batch.needed) < batch.size:
             return
-        wish = self._wishes.pop(batch.claim_id, FundingWish())
-        rate, height = wish.feerate or self._fees.rates.funding, BlockHeight(self._channels.height)
         try:
-            funded, changes = self._wallet.fund(
-                batch.claim_id, batch.outputs(), rate, height, coins=wish.coins, keep=self._reserve.keep()
-            )
+            funded = self._fund(batch.claim_id, batch.outputs(), batch.wish)
         except LeydenError as error:
             self._abandon(batch, f"funding failed: {error}")
             return
-        self._journal.merge(changes)
 
-        def signed(answer: bytes | None, error: BaseException | None) -> None:
-            try:
-                if answer is None:
-                    raise OpenRefused(f"the on-chain signer refused the funding transaction: {error}")
-                tx = signed_transaction(funded, answer)
-            except LeydenError as bad:
-                self._abandon(batch, str(bad))
-                return
-            batch.provide(self._channels, tx)
+        def signed(tx: Transaction | None, why_not: str) -> None:
+            if tx is None:
+                self._abandon(batch, why_not)
+            else:
+                batch.provide(self._channels, tx)
 
-        request = SignPsbt(request_id=batch.claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
-        self._caller.call(self._onchain_signer, self._onchain_signer.sign_psbt(request), signed, "sign batch funding")
+        self._sign_funding(batch.claim_id, funded, signed)
 
     def settle(self, temporary: ChannelId, channel_id: ChannelId | None, reason: str) -> None:
         """The opening that began as ``temporary`` is funded, or ended without."""
@@ -417,39 +388,54 @@ class Opener:
         if isinstance(delivery, FundingAbandoned):
             self._journal.merge(self._wallet.release(delivery.claim_id))
             return
-        output = TxOut(value=delivery.amount, script=delivery.script)
         try:
-            funded, changes = self._wallet.fund(
-                delivery.claim_id,
-                [output],
-                wish.feerate or self._fees.rates.funding,
-                BlockHeight(self._channels.height),
-                coins=wish.coins,
-                keep=self._reserve.keep(),  # the new channel is counted already
-            )
+            # The new channel is counted already in what the wallet has to keep.
+            funded = self._fund(delivery.claim_id, [TxOut(value=delivery.amount, script=delivery.script)], wish)
         except LeydenError as error:
             self._channels.apply(actor, FailChannel(text=f"funding failed: {error}"))
             return
-        self._journal.merge(changes)
-        self._sign_funding(actor, delivery, funded)
 
-    def _sign_funding(self, actor: ChannelActor, delivery: FundingNeeded, funded: FundedTransaction) -> None:
-        def signed(answer: bytes | None, error: BaseException | None) -> None:
+        def signed(tx: Transaction | None, why_not: str) -> None:
             if self._channels.get(actor.channel.channel_id) is not actor:
                 self._journal.merge(self._wallet.release(delivery.claim_id))
-                return
-            try:
-                tx = None if answer is None else signed_transaction(funded, answer)
-            except LeydenError as bad:
-                tx, error = None, bad
-            if tx is None:
+            elif tx is None:
+                log.warning("funding_not_signed", reason=why_not)
                 self._channels.apply(actor, FailChannel(text="the on-chain signer refused the funding transaction"))
-                log.warning("funding_not_signed", reason=str(error))
-                return
-            vout = next(i for i, o in enumerate(tx.outputs) if o.script == delivery.script)
-            self._channels.apply(actor, ProvideFunding(tx=tx, vout=vout))
+            else:
+                vout = next(i for i, o in enumerate(tx.outputs) if o.script == delivery.script)
+                self._channels.apply(actor, ProvideFunding(tx=tx, vout=vout))
 
-        request = SignPsbt(request_id=delivery.claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
+        self._sign_funding(delivery.claim_id, funded, signed)
+
+    def _fund(self, claim_id: str, outputs: Sequence[TxOut], wish: FundingWish) -> FundedTransaction:
+        """The errors of ``Wallet.fund``."""
+        funded, changes = self._wallet.fund(
+            claim_id,
+            outputs,
+            wish.feerate or self._fees.rates.funding,
+            BlockHeight(self._channels.height),
+            coins=wish.coins,
+            keep=self._reserve.keep(),
+        )
+        self._journal.merge(changes)
+        return funded
+
+    def _sign_funding(
+        self, claim_id: str, funded: FundedTransaction, done: Callable[[Transaction | None, str], None]
+    ) -> None:
+        """``done`` with the final transaction, or with ``None`` and why there is none."""
+
+        def signed(answer: bytes | None, error: BaseException | None) -> None:
+            try:
+                if answer is None:
+                    raise OpenRefused(f"the on-chain signer refused the funding transaction: {error}")
+                tx = signed_transaction(funded, answer)
+            except LeydenError as bad:
+                done(None, str(bad))
+                return
+            done(tx, "")
+
+        request = SignPsbt(request_id=claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
         self._caller.call(self._onchain_signer, self._onchain_signer.sign_psbt(request), signed, "sign funding")
 
 

@@ -52,9 +52,9 @@ class ReserveKeeper:
         """What a transaction must leave in the wallet. Coins that a person has to sign for were no reserve before."""
         return self.needed() if self._signer.unattended else Sat(0)
 
-    def why_not_open(self, funding: Sat) -> str:
-        """Why we do not open a channel with anchors of ``funding`` satoshi now; empty if we may try."""
-        needed = self.needed(1)
+    def why_not_open(self, funding: Sat, channels: int = 1) -> str:
+        """Why we do not open so many channels with anchors, of ``funding`` satoshi in all, now; empty if we may try."""
+        needed = self.needed(channels)
         if not needed:
             return ""
         if not self._signer.unattended:
@@ -62,8 +62,7 @@ class ReserveKeeper:
                 f"anchor channels need {needed} sat in reserve, and the on-chain signer has to ask a person before it "
                 "spends: set per_channel = 0 in [anchor_reserve] if that is meant"
             )
-        balance = self._wallet.balance()
-        spendable = balance.confirmed + balance.unconfirmed - balance.locked
+        spendable = self._wallet.balance().spendable
         if funding + needed > spendable:
             return f"{spendable} sat are spendable, of which anchor channels need {needed} sat in reserve"
         return ""
