@@ -8,7 +8,7 @@ from tests.storm.real import storm
 from tests.testbed import start_or_skip
 from tests.testbed.bitcoind import command
 
-pytestmark = [pytest.mark.slow, pytest.mark.testbed]
+pytestmark = [pytest.mark.slow, pytest.mark.testbed, pytest.mark.timeout(600)]
 REORGS = 30
 
 
