@@ -304,17 +304,19 @@ def test_what_was_told_before_a_block_left_does_not_count_when_it_is_back() -> N
     runner = shell.runner(Source(full_blocks=True), "verifier")
     runner.reset(runner.follower, BlockHeight(1))
     runner.watch(SCRIPT, None)
-    chain = fed(load((), b"b", Network.REGTEST, BlockHeight(1)), BLOCKS[:5]).chain
+    main = shell.runner(Source(full_blocks=True), "main")
+    main.watch(SCRIPT, None)
+    main.follower = fed(main.follower, BLOCKS[:5])
     spend = BlockTransaction(position=1, tx=make_tx(77, script=SCRIPT))
     told = Told()
     verification = Verification(runner, told)
     block_hash = BLOCKS[4].block_hash
     told.add(BlockHeight(5), block_hash, (spend,))
-    assert verification.on_found(chain, BlockHeight(5), block_hash, (spend,), 0.0) == ()
+    assert verification.on_found(main, BlockHeight(5), block_hash, (spend,), 0.0) == ()
     told.forget_above(BlockHeight(4))
     told.add(BlockHeight(5), block_hash, ())
-    assert verification.on_followed(chain, BlockHeight(5), block_hash, 0.0) == (spend,)
-    text, _ = verification.findings(shell.runner(Source(full_blocks=True), "main"), 100.0)["verifier:hidden"]
+    assert verification.on_followed(main, BlockHeight(5), block_hash, 0.0) == (spend,)
+    text, _ = verification.findings(main, 100.0)["verifier:hidden"]
     assert "did not tell of transaction" in text
 
 

@@ -222,6 +222,10 @@ class SourceRunner:
         """Those that count for the block at ``height``."""
         return [watch for watch in self._noted.values() if watch.since_height <= height]
 
+    def asked_since(self, height: int) -> list[Watch]:
+        """Those that the source itself was told to look for in the block at ``height``."""
+        return [watch for watch in self._noted.values() if self._asked(watch).since_height <= height]
+
     def _send_watches(self) -> None:
         watches, self._unsent = self._unsent, []
         if not watches or not self.started:  # ``start`` sends all of them

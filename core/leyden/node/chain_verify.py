@@ -69,42 +69,49 @@ class Verification:
 
     def on_found(
         self,
-        chain: HeaderChain,
+        main: SourceRunner,
         height: BlockHeight,
         block_hash: BlockHash,
         found: tuple[BlockTransaction, ...],
         now: float,
     ) -> tuple[BlockTransaction, ...]:
-        """The verifier tells of these: what of it was not told about a block of ours, and is proved."""
+        """The verifier tells of these: what of it ``main`` did not tell about a block of ours, and is proved."""
         if not found:
             return ()
         known = self._found.get(block_hash, ())
         self._found[block_hash] = (*known, *(entry for entry in found if entry not in known))
         while len(self._found) > KEPT_BLOCKS:
             del self._found[next(iter(self._found))]
-        if chain.hash_at(height) != block_hash:
+        if main.follower.chain.hash_at(height) != block_hash:
             return ()
-        return self._missing(height, block_hash, found, now)
+        return self._missing(main, height, block_hash, found, now)
 
     def _missing(
-        self, height: BlockHeight, block_hash: BlockHash, found: tuple[BlockTransaction, ...], now: float
+        self,
+        main: SourceRunner,
+        height: BlockHeight,
+        block_hash: BlockHash,
+        found: tuple[BlockTransaction, ...],
+        now: float,
     ) -> tuple[BlockTransaction, ...]:
         told = self._told.get(block_hash)
         missing = tuple(entry for entry in found if told is None or entry.tx.txid not in told)
         if not missing:
             return ()
         due = WatchSet().adding(self.runner.watches_since(height)).matching(missing)
-        for entry in due if told is not None else ():
-            self._hidden.setdefault(entry.tx.txid, (now, height, block_hash))
+        if told is not None:
+            # The verifier may be asked to look further back: it was behind when the watch was added.
+            for entry in WatchSet().adding(main.asked_since(height)).matching(due):
+                self._hidden.setdefault(entry.tx.txid, (now, height, block_hash))
         return tuple(entry for entry in due if entry.branch is not None or self.runner.source.info.full_blocks)
 
     def on_followed(
-        self, chain: HeaderChain, height: BlockHeight, block_hash: BlockHash, now: float
+        self, main: SourceRunner, height: BlockHeight, block_hash: BlockHash, now: float
     ) -> tuple[BlockTransaction, ...]:
         """A block was connected: what the verifier said about it before, as of ``on_found``."""
         found = self._found.get(block_hash, ())
         self.on_told(tuple(entry for entry in found if entry.tx.txid in (self._told.get(block_hash) or ())))
-        return self._missing(height, block_hash, found, now)
+        return self._missing(main, height, block_hash, found, now)
 
     def on_told(self, transactions: Sequence[BlockTransaction]) -> None:
         """The source that is followed told of these after all."""

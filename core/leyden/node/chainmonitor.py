@@ -239,8 +239,8 @@ class ChainMonitor:
             return
         for verification in self._verifications:
             if verification.runner is runner and isinstance(output, BlockConnected | BlockRescanned):
-                now, chain = self._host.wall_time(), self.follower.chain
-                found = verification.on_found(chain, output.height, output.block_hash, output.transactions, now)
+                now, main = self._host.wall_time(), self._main
+                found = verification.on_found(main, output.height, output.block_hash, output.transactions, now)
                 self._take(output.height, output.block_hash, found)
 
     def _on_main(self, output: FollowerOutput) -> None:
@@ -276,12 +276,9 @@ class ChainMonitor:
         if self._verifications:
             self._told.add(block.height, block.block_hash, block.transactions)
             for verification in self._verifications:
-                now, chain = self._host.wall_time(), self.follower.chain
-                self._take(
-                    block.height,
-                    block.block_hash,
-                    verification.on_followed(chain, block.height, block.block_hash, now),
-                )
+                now = self._host.wall_time()
+                found = verification.on_followed(self._main, block.height, block.block_hash, now)
+                self._take(block.height, block.block_hash, found)
 
     def _on_rescanned(self, found: BlockRescanned) -> None:
         """Matches of a late watch in a block already told; the wallet takes blocks below its tip."""
