@@ -17,6 +17,14 @@ from leyden.types import LeydenError, OutPoint, Txid
 
 BRIEF = 0.2
 """Seconds that a caller waits for a frozen backend before it gives up."""
+PASSES = 100
+"""Passes of the event loop that a source gets besides, to do what it must not: a busy machine may leave it none."""
+
+
+async def _a_while() -> None:
+    await asyncio.sleep(BRIEF)
+    for _ in range(PASSES):
+        await asyncio.sleep(0)
 
 
 class AbsentBackendSuite:
@@ -30,7 +38,7 @@ class AbsentBackendSuite:
         await driver.watch([Purse(bed.control, "absent").watch(0)])
         await driver.start()
         reading = asyncio.ensure_future(driver.run_until(height, tip))
-        await asyncio.sleep(BRIEF)
+        await _a_while()
         expect(not reading.done(), "it read blocks from a backend that is not there")
         await power.on()
         await reading
@@ -47,7 +55,7 @@ class AbsentBackendSuite:
         reading = asyncio.ensure_future(self._next_block(driver))
         async with asyncio.timeout(driving.TIMEOUT):
             await self._check_absence(driver)
-        await asyncio.sleep(BRIEF)
+        await _a_while()
         await power.on()
         paid = await purse.pay()
         await bed.control.mine(2)
@@ -142,12 +150,13 @@ class WrongNetworkSuite:
         make_stranger = needed(bed.make_stranger, "make_stranger", bed)
         height, _ = await bed.control.tip()
         driver = ChainDriver(make_stranger(), height - 2)
-        try:
-            await driver.start()
-            while True:
-                await driver.take_event()
-        except LeydenError as error:
-            expect_one_line(str(error), "the refusal of another network")
+        async with driving.in_time("another network was not refused"):
+            try:
+                await driver.start()
+                while True:
+                    await driver.take_event()
+            except LeydenError as error:
+                expect_one_line(str(error), "the refusal of another network")
         expect_equal(driver.connected(), [], "blocks of another network that came through")
         await driver.stop()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -40,6 +41,16 @@ TIMEOUT = 20.0
 """Seconds after which a silent source has failed."""
 MAX_RESTARTS = 10
 Found = frozenset[tuple[int, Txid]]
+
+
+@asynccontextmanager
+async def in_time(what: str) -> AsyncIterator[None]:
+    """``AssertionError`` that says ``what`` if it is not done within ``TIMEOUT``."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            yield
+    except TimeoutError:
+        raise AssertionError(f"within {TIMEOUT:g} s {what}") from None
 
 
 class Conclusions(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,7 +204,7 @@ class ChainDriver:
 
     async def stop(self) -> None:
         """Stop the source; its events must end."""
-        async with asyncio.timeout(TIMEOUT):
+        async with in_time("the source did not stop, or its events did not end"):
             await self.source.stop()
             if self._events is not None:
                 async for _ in self._events:

@@ -12,12 +12,15 @@ from leyden.testing.chain.order import caught_up, follow
 from leyden.testing.expectations import CANCEL_AFTER, cancel, expect, expect_equal
 from leyden.types import BlockHash, LeydenError, OutPoint, Sat, Txid
 
+ENDING = 20.0
+"""Seconds after which a task that is still there was left behind."""
+
 
 async def expect_no_task_left(before: set["asyncio.Task[object]"]) -> None:
     """Every task that is not in ``before`` ends by itself."""
     left = asyncio.all_tasks() - before
     if left:
-        _, left = await asyncio.wait(left, timeout=driving.TIMEOUT)
+        _, left = await asyncio.wait(left, timeout=ENDING)
     expect(not left, f"stop left tasks behind: {left}")
 
 
@@ -159,7 +162,7 @@ class LifecycleTests:
         driver = await caught_up(bed, height)
         waiting = asyncio.ensure_future(_next_or_none(driver))
         await asyncio.sleep(0.01)
-        async with asyncio.timeout(driving.TIMEOUT):
+        async with driving.in_time("the source did not stop, or its reader waits for ever"):
             await driver.source.stop()
             await waiting
             await driver.source.stop()
