@@ -273,6 +273,41 @@ def _txid_and_sighash(
     return txid, sighash
 
 
+def _all_outputs(
+    params: CommitmentParams,
+    keys: CommitmentKeys,
+    number: int,
+    feerate: FeeRatePerKw,
+    owner_msat: Msat,
+    other_msat: Msat,
+    htlcs: Iterable[Htlc],
+) -> tuple[list[CommitmentOutput], list[Htlc], bytes, int]:
+    """Every output in its place, the HTLCs that have none, the delayed script where one is needed, and the fee."""
+    zero_fee = params.zero_fee and C_112.enabled
+    outputs, trimmed = _outputs_of_htlcs(params, keys, feerate, htlcs)
+    untrimmed = len(outputs)
+    cost = commitment_fee(params.anchors, feerate, untrimmed, zero_fee=zero_fee) + anchors_cost(params.anchors)
+    local_sat, remote_sat = owner_msat // 1000, other_msat // 1000
+    if params.owner_is_funder:
+        local_sat = max(0, local_sat - cost)
+    else:
+        remote_sat = max(0, remote_sat - cost)
+    delayed_script = b""
+    if untrimmed or local_sat >= params.owner_dust_limit:  # otherwise its keys need not be derived
+        delayed_script = p2wsh(to_local_script(keys.revocation_pubkey, params.to_self_delay, keys.owner_delayed_pubkey))
+    outputs += _outputs_of_sides(params, statics(params), delayed_script, local_sat, remote_sat, untrimmed > 0)
+    fee = params.funding_value - sum([output[0] for output in outputs])
+    if fee < 0:
+        raise CommitmentError(f"commitment {number} would spend {-fee} sat more than the funding output holds")
+    if zero_fee:
+        shared = min(SHARED_ANCHOR_MAX, fee)
+        fee -= shared
+        outputs.append(CommitmentOutput(shared, P2A_SCRIPT, 0, _SHARED_ANCHOR, None, b""))
+    if C_101.enabled:
+        outputs.sort()
+    return outputs, trimmed, delayed_script, fee
+
+
 def make_commitment(
     params: CommitmentParams,
     number: int,
@@ -296,34 +331,13 @@ def make_commitment(
         raise CommitmentError(f"commitment {number} has a negative balance")
     facts, zero_fee = statics(params), params.zero_fee and C_112.enabled
     keys = derive_keys(params, per_commitment_point)
-    outputs, trimmed = _outputs_of_htlcs(params, keys, feerate, htlcs)
-    untrimmed = len(outputs)
-    cost = commitment_fee(params.anchors, feerate, untrimmed, zero_fee=zero_fee) + anchors_cost(params.anchors)
-    local_sat, remote_sat = owner_msat // 1000, other_msat // 1000
-    if params.owner_is_funder:
-        local_sat = max(0, local_sat - cost)
-    else:
-        remote_sat = max(0, remote_sat - cost)
-    delayed_script = b""
-    if untrimmed or local_sat >= params.owner_dust_limit:  # otherwise its keys need not be derived
-        delayed_script = p2wsh(to_local_script(keys.revocation_pubkey, params.to_self_delay, keys.owner_delayed_pubkey))
-    outputs += _outputs_of_sides(params, facts, delayed_script, local_sat, remote_sat, untrimmed > 0)
-    fee = params.funding_value - sum([output[0] for output in outputs])
-    if fee < 0:
-        raise CommitmentError(f"commitment {number} would spend {-fee} sat more than the funding output holds")
-    if zero_fee:
-        shared = min(SHARED_ANCHOR_MAX, fee)
-        fee -= shared
-        outputs.append(CommitmentOutput(shared, P2A_SCRIPT, 0, _SHARED_ANCHOR, None, b""))
-    if C_101.enabled:
-        outputs.sort()
-
+    outputs, trimmed, delayed_script, fee = _all_outputs(params, keys, number, feerate, owner_msat, other_msat, htlcs)
     obscured = number ^ facts.obscure_factor if C_102.enabled else number
     sequence, locktime = 0x80 << 24 | obscured >> 24, 0x20 << 24 | obscured & 0xFFFFFF
     version = _VERSION_3 if zero_fee else _VERSION_2
     txid, sighash = _txid_and_sighash(facts, version, outputs, sequence, locktime)
     signed: tuple[CommitmentHtlc, ...] = ()
-    if untrimmed:
+    if any(output.htlc is not None for output in outputs):
         second_stage = SecondStage(
             commitment_txid=Txid(txid),
             anchors=params.anchors,
