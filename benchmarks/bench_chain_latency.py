@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 import zmq
+from leyden.bitcoin import HEADER_LENGTH
+from leyden.crypto import sha256d
 from leyden.types import Sat
 
 from benchmarks.harness import Bench, Sample
@@ -81,17 +83,19 @@ async def _with(
 
         alice.core.channels.on_block = noted  # type: ignore[method-assign]
         ours, bare = [], []
-        for _ in range(rounds):
-            await asyncio.sleep(0.05)
-            listener = _Listener(daemon.zmq)
-            await asyncio.to_thread(listener.ready.wait)
-            height = daemon.rpc("getblockcount") + 1
-            began = time.perf_counter()
-            await asyncio.to_thread(daemon.mine)
-            while (told := await knew.get())[0] != height:
-                pass
-            ours.append(told[1] - began)
-            bare.append(await asyncio.to_thread(listener.arrived) - began)
+        with _Listener(daemon.zmq) as listener:
+            while not listener.hears:  # a subscription takes its time, and nothing says when it holds
+                await asyncio.to_thread(daemon.mine)
+                await asyncio.sleep(0.05)
+            for _ in range(rounds):
+                await asyncio.sleep(0.05)
+                height = daemon.rpc("getblockcount") + 1
+                began = time.perf_counter()
+                await asyncio.to_thread(daemon.mine)
+                while (told := await knew.get())[0] != height:
+                    pass
+                ours.append(told[1] - began)
+                bare.append(await asyncio.to_thread(listener.arrived, daemon.rpc("getbestblockhash")) - began)
         return ours, bare
     finally:
         for each in nodes:
@@ -119,32 +123,42 @@ async def _until(reached: Any) -> None:
 
 
 class _Listener:
-    """Subscribes in a thread, and notes when the next block is there."""
+    """Subscribes in a thread and notes when each block is there."""
 
     def __init__(self, address: str) -> None:
-        self.ready = threading.Event()
-        self._time = 0.0
-        self._thread = threading.Thread(target=self._listen, args=(address,))
+        self._address = address
+        self._ended = False
+        self._times: dict[str, float] = {}
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._listen)
+
+    def __enter__(self) -> "_Listener":
         self._thread.start()
+        return self
 
-    def _listen(self, address: str) -> None:
-        context = zmq.Context()
-        socket = context.socket(zmq.SUB)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.subscribe(b"rawblock")
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        socket.connect(address)
-        monitor.poll(5000)
-        socket.disable_monitor()
-        monitor.close()
-        time.sleep(0.02)  # the subscription travels behind the handshake
-        self.ready.set()
-        if socket.poll(20_000):
-            socket.recv_multipart()
-        self._time = time.perf_counter()
-        socket.close()
-        context.term()
-
-    def arrived(self) -> float:
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
         self._thread.join()
-        return self._time
+
+    def _listen(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.subscribe(b"rawblock")
+            socket.connect(self._address)
+            while not self._ended:
+                if socket.poll(100):
+                    _, block, _ = socket.recv_multipart()
+                    now = time.perf_counter()
+                    with self._changed:
+                        self._times[sha256d(block[:HEADER_LENGTH])[::-1].hex()] = now
+                        self._changed.notify_all()
+
+    @property
+    def hears(self) -> bool:
+        return bool(self._times)
+
+    def arrived(self, block_hash: str) -> float:
+        with self._changed:
+            if not self._changed.wait_for(lambda: block_hash in self._times, timeout=60):
+                raise SystemExit("chain_latency: the bare subscriber did not get the block")
+            return self._times[block_hash]
