@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from leyden.types import LeydenError
 from leyden_bitcoind import Credentials, RpcClient, RpcUnavailable
 from leyden_bitcoind.http import LONGEST_BODY, LONGEST_HEAD
 
@@ -79,6 +80,24 @@ async def test_an_answer_may_come_in_any_pieces(size: int) -> None:
     whole = answer(b'{"result":"' + b"ab" * 2000 + b'","error":null,"id":1}')
     async with serving(always(*(whole[at : at + size] for at in range(0, len(whole), size)))) as client:
         assert await client.call_hex("getblock") == b"\xab" * 2000
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"result":"zz","id":1}', "getblock is not hexadecimal"),
+        (b'{"result":"abc","id":1}', "getblock is not hexadecimal"),
+        (b'{"result":7,"id":1}', "getblock is not hexadecimal"),
+        (b'{"result":"ab', "no bitcoind"),
+        (b'{"result":"ab"]', "no bitcoind"),
+        (b"", "no bitcoind"),
+        (b'{"result":null,"error":{"code":-5,"message":"Block not found"},"id":1}', "Block not found"),
+    ],
+)
+async def test_hexadecimal_that_is_none_is_told(body: bytes, reason: str) -> None:
+    async with serving(always(answer(body))) as client:
+        with pytest.raises(LeydenError, match=reason):
+            await client.call_hex("getblock")
 
 
 async def test_a_connection_is_kept_until_the_other_end_says_otherwise() -> None:

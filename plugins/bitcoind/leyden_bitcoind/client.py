@@ -14,6 +14,7 @@ from leyden.types import LeydenError, clean_text
 from leyden_bitcoind.http import HttpConnection, HttpError
 
 WARMING_UP = -28
+_HEX = b'"result":"'
 _CLOSED = "the connection to bitcoind was closed"
 
 
@@ -108,17 +109,22 @@ class RpcClient:
 
     async def call(self, method: str, *params: Any) -> Any:
         """The result, decoded. ``RpcRefused`` with bitcoind's error, ``RpcUnavailable`` when it cannot answer."""
-        return _result(await self._reply(method, params))
+        return _result(_decoded(*await self._reply(method, params)))
 
     async def call_hex(self, method: str, *params: Any) -> bytes:
-        """For a result in hexadecimal, as bytes; errors as ``call``. It costs half of ``call`` for a block."""
-        reply = await self._reply(method, params)
-        if reply.error is not None:
-            _result(reply)
+        """For a result in hexadecimal, as bytes; errors as ``call``. It costs a third of ``call`` for a block."""
+        status, body = await self._reply(method, params)
+        begin = body.find(_HEX) + len(_HEX)
+        end = body.find(b'"', begin) if begin >= len(_HEX) else -1
+        if end < 0:
+            _result(_decoded(status, body))
+            raise _not_hexadecimal(method)
+        # What stands around it goes through the JSON decoder: megabytes of digits need no second look.
+        _result(_decoded(status, body[:begin] + body[end:]))
         try:
-            return unhexlify(memoryview(reply.result)[1:-1])
+            return unhexlify(memoryview(body)[begin:end])
         except ValueError as error:
-            raise RpcUnavailable(f"bitcoind's answer to {method} is not hexadecimal") from error
+            raise _not_hexadecimal(method) from error
 
     async def get(self, path: str) -> bytearray | None:
         """What bitcoind's REST interface has at ``path``; ``None`` where it says anything but 200, so also without
@@ -126,12 +132,8 @@ class RpcClient:
         status, answer = await self._ask("GET", path, b"")
         return answer if status == 200 else None
 
-    async def _reply(self, method: str, params: Sequence[Any]) -> _Reply:
-        status, body = await self._post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": params})
-        try:
-            return _one.decode(body)
-        except msgspec.MsgspecError as error:
-            raise _not_json(status) from error
+    async def _reply(self, method: str, params: Sequence[Any]) -> tuple[int, bytearray]:
+        return await self._post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": params})
 
     async def batch(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
         """One request for many calls of ``method``; results in order. ``RpcRefused`` if one was refused."""
@@ -223,8 +225,19 @@ class RpcClient:
             await connection.close()
 
 
+def _decoded(status: int, body: bytearray) -> _Reply:
+    try:
+        return _one.decode(body)
+    except msgspec.MsgspecError as error:
+        raise _not_json(status) from error
+
+
 def _not_json(status: int) -> RpcUnavailable:
     return RpcUnavailable(f"what answers at bitcoind's address is no bitcoind (HTTP status {status})")
+
+
+def _not_hexadecimal(method: str) -> RpcUnavailable:
+    return RpcUnavailable(f"bitcoind's answer to {method} is not hexadecimal")
 
 
 def _result_or_refusal(reply: _Reply) -> Any:
