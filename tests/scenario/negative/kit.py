@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 from leyden.channel import ON_CHAIN, OPENING, Channel, Lifecycle
+from leyden.channel.checking import check_channel
 from leyden.node import keyspace
+from leyden.testing.guard_ledger import take_violations
 from leyden.testing.scripted_peer import ScriptedChannel, ScriptedPeer
 from leyden.types import OutPoint, Reaction, Rule, Sat, all_rules
 from leyden.wire import ErrorMessage, Message, UnknownMessage, UpdateFailHtlc, UpdateFailMalformedHtlc, WarningMessage
 from leyden.wire.failures import FailureCode, UnknownFailure
 
-from tests.scenario.sim_kit import BusyNode
+from tests.scenario.sim_kit import BusyNode, channels
 
 ALL = bytes(32)
 UNKNOWN = bytes([7]) * 32
@@ -112,8 +114,6 @@ class Violation(msgspec.Struct, frozen=True):
     """The code with which an HTLC must be failed."""
     alone: bool = False
     """It needs a world of its own: it mines many blocks or restarts the node."""
-    errors: tuple[str, ...] = ()
-    """Events that are logged as errors."""
     moves: bool = False
     """Rows of the script's own channel may change (a message that was in order came with it)."""
     about: int = -1
@@ -175,6 +175,10 @@ def high_s(signature: bytes) -> bytes:
     return signature[:32] + (ORDER - int.from_bytes(signature[32:], "big")).to_bytes(32, "big")
 
 
+SIGNATURES = (("a wrong signature", bit_off), ("high S", high_s), ("zeros", lambda _: bytes(64)))
+"""Ways to spoil a signature."""
+
+
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 _MONEY = (keyspace.PAYMENT, keyspace.INVOICE, keyspace.PREIMAGE, keyspace.MAILBOX)
@@ -224,6 +228,14 @@ def _same(before: dict[bytes, bytes], after: dict[bytes, bytes]) -> None:
     assert not changed, f"rows changed: {[(key[:1], key[1:].hex()) for key in changed]}"
 
 
+def check_books(busy: BusyNode) -> None:
+    """Every channel of the node adds up, and no signer was asked for what it must not sign."""
+    for channel in channels(busy.node):
+        if channel.lifecycle not in OPENING:
+            assert list(check_channel(channel)) == []
+    assert not take_violations()
+
+
 def commit(violation: Violation, busy: BusyNode, name: str) -> None:
     """Go to the place, do wrong, and look at everything that happens."""
     scene = violation.place(busy, name)
@@ -265,7 +277,9 @@ def _check_said(violation: Violation, scene: Scene, said: Iterable[Message | Unk
         assert isinstance(message, ErrorMessage | WarningMessage)
         assert violation.says in message.data.decode()
         assert violation.says, f"what does it say? {message.data!r}"
-        if outcome is not O.ANSWERED:
+        if outcome is O.ANSWERED:
+            assert message.channel_id in {UNKNOWN, scene.busy.channel_id, named} - {ALL}, message  # as the script said
+        else:
             assert message.channel_id in ((named,) if wanted is ErrorMessage else (named, ALL)), message
     if not ends:
         scene.peer.ping()

@@ -17,15 +17,14 @@ from leyden.wire.features import Feature, Features
 from tests.scenario.negative.kit import (
     POINT,
     SIGNATURE,
+    SIGNATURES,
     UNKNOWN,
     Deed,
     O,
     Place,
     Scene,
     Violation,
-    bit_off,
     change,
-    high_s,
     say,
     spoil,
 )
@@ -45,28 +44,24 @@ POINTS = (
 )
 
 
-def proposing(before: type[Message] = OpenChannel, without: tuple[Feature, ...] = (), **params: Any) -> Place:
-    """The script opens, and is about to send this message."""
-
+def opening(role: str, before: type[Message], without: tuple[Feature, ...], **params: Any) -> Place:
     def place(busy: BusyNode, name: str) -> Scene:
         peer = busy.script(name).without(*without).connect()
-        channel = peer.propose(**params)
+        channel = getattr(peer, role)(**params)
         peer.run(channel, before=before)
         return Scene(busy, peer, channel)
 
     return place
+
+
+def proposing(before: type[Message] = OpenChannel, without: tuple[Feature, ...] = (), **params: Any) -> Place:
+    """The script opens, and is about to send this message."""
+    return opening("propose", before, without, **params)
 
 
 def answering(before: type[Message] = AcceptChannel, without: tuple[Feature, ...] = (), **params: Any) -> Place:
     """The node opens, and the script is about to send this message."""
-
-    def place(busy: BusyNode, name: str) -> Scene:
-        peer = busy.script(name).without(*without).connect()
-        channel = peer.answer(**params)
-        peer.run(channel, before=before)
-        return Scene(busy, peer, channel)
-
-    return place
+    return opening("answer", before, without, **params)
 
 
 def dual_funded(busy: BusyNode, name: str) -> Scene:
@@ -214,7 +209,7 @@ OPENINGS: tuple[Violation, ...] = (
     *(
         Violation("C-030", f"{name} in {message.NAME}", place(message), spoil("signature", how), O.REFUSED, "signature")
         for place, message in ((proposing, FundingCreated), (answering, FundingSigned))
-        for name, how in (("a wrong signature", bit_off), ("high S", high_s), ("zeros", lambda _: bytes(64)))
+        for name, how in SIGNATURES
     ),
     Violation(
         "",
