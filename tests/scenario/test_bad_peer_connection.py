@@ -155,7 +155,7 @@ def test_a_frame_too_short_for_a_type(busy: BusyNode, size: int, monkeypatch: py
     frame = peer.seal(bytes(size))
     monkeypatch.undo()
     peer.write(frame)
-    peer.expect_closed()
+    assert peer.expect_closed() == ""  # not a word: what came is no frame, let alone a message
 
 
 def test_a_frame_that_promises_more_than_it_brings(busy: BusyNode) -> None:
@@ -177,8 +177,14 @@ NOT_INIT = {
 }
 
 
-@pytest.mark.proves("C-137")
-@pytest.mark.parametrize("first", NOT_INIT.values(), ids=NOT_INIT.keys())
+@pytest.mark.parametrize(
+    "first",
+    [
+        # without the rule the other checks of an opening are in its way
+        pytest.param(data, id=name, marks=[] if name == "open_channel" else [pytest.mark.proves("C-137")])
+        for name, data in NOT_INIT.items()
+    ],
+)
 def test_nothing_leaves_before_the_peers_init(busy: BusyNode, first: bytes) -> None:
     peer = busy.script().connect(init=False)
     busy.simulation.advance(peer_module.HANDSHAKE_TIMEOUT - 1)
