@@ -17,6 +17,7 @@ from leyden_cli.folder import FolderLock, check_private_folder
 from leyden_cli.initialize import initialize_node
 from leyden_cli.main import run
 from leyden_cli.template import parse_assignment, write_config
+from logging_kit import logging_undone
 
 NODE = "02" + "c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5"
 GOOD = 'network = "regtest"\nchain_source = "regtest"\n'
@@ -252,7 +253,8 @@ def test_init_that_cannot_work_leaves_nothing(
 
 def test_mainnet_refuses_to_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, 'network = "mainnet"')
-    assert run(["start", "--dir", str(tmp_path)]) == 2
+    with logging_undone():
+        assert run(["start", "--dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("leyden: mainnet is refused")
 
 

@@ -17,17 +17,13 @@ from leyden_cli.config import LogSettings
 from leyden_cli.errors import ConfigError
 from leyden_cli.logs import plain_values, set_up_logging
 from leyden_cli.show import cell, print_facts, print_table
+from logging_kit import logging_undone
 
 
 @pytest.fixture
 def log_file(tmp_path: Path) -> Iterator[Path]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    stream = set_up_logging(LogSettings(level="info", file="node.log"), tmp_path)
-    yield tmp_path / "node.log"
-    stream.close()
-    structlog.reset_defaults()
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
+    with logging_undone(), set_up_logging(LogSettings(level="info", file="node.log"), tmp_path):
+        yield tmp_path / "node.log"
 
 
 def read(path: Path) -> list[dict[str, object]]:
