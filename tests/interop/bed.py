@@ -26,7 +26,7 @@ from leyden_cli.initialize import initialize_node
 from leyden_cli.services import load_registry, make_services
 
 from tests.interop.observer import Observer
-from tests.interop.peer import ChannelKind, LightningPeer, Paid, PeerChannel, PeerRefused
+from tests.interop.peer import ChannelKind, LightningPeer, Opening, Paid, PeerChannel, PeerRefused
 from tests.interop.peers import Entry
 from tests.testbed.bitcoind import Bitcoind
 
@@ -341,16 +341,18 @@ class Story:
         await self.propose(kind)
         address = self.node.address
         assert address is not None
-        funding = await self.ask(
-            self.peer.open_channel,
-            self.node.node_id.hex(),
-            *address,
-            sat,
+        host, port = address
+        opening = Opening(
+            node_id=self.node.node_id.hex(),
+            host=host,
+            port=port,
+            sat=sat,
             push_sat=push_sat,
             public=public,
             kind=kind,
             close_address=close_address,
         )
+        funding = await self.ask(self.peer.open_channel, opening)
         found = await self.until(
             lambda: [c for c in self.node.channels() if c.funding == funding], "our side knows the channel"
         )

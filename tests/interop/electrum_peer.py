@@ -9,7 +9,7 @@ from typing import Any
 from leyden.bitcoin import Network
 from leyden.invoice import parse_invoice
 
-from tests.interop.peer import ChannelKind, NotSupported, Paid, PeerChannel, PeerRefused
+from tests.interop.peer import ChannelKind, NotSupported, Opening, Paid, PeerChannel, PeerRefused
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.electrum import Electrum, ElectrumError
 from tests.testbed.electrum_server import ElectrumServer
@@ -45,10 +45,6 @@ class ElectrumPeer:
     @property
     def version(self) -> str:
         return str(self._rpc("version"))
-
-    @property
-    def pid(self) -> int:
-        return self.electrum.pid
 
     @property
     def node_id(self) -> str:
@@ -120,28 +116,17 @@ class ElectrumPeer:
         """It opens and accepts channels without anchors only when told so for a test."""
         self._rpc("setconfig", key="test_ln_open_srk_channels", value=kind is ChannelKind.STATIC_REMOTEKEY)
 
-    def open_channel(
-        self,
-        node_id: str,
-        host: str,
-        port: int,
-        sat: int,
-        *,
-        push_sat: int = 0,
-        public: bool = False,
-        kind: ChannelKind = ChannelKind.ANCHORS,
-        close_address: str | None = None,
-    ) -> str:
-        if close_address is not None:
+    def open_channel(self, opening: Opening) -> str:
+        if opening.close_address is not None:
             raise NotSupported("Electrum never commits to a shutdown script on opening")
-        self.before_open(kind)
+        self.before_open(opening.kind)
         return str(
             self._rpc(
                 "open_channel",
-                connection_string=f"{node_id}@{host}:{port}",
-                amount=_btc(sat),
-                push_amount=_btc(push_sat),
-                public=public,
+                connection_string=f"{opening.node_id}@{opening.host}:{opening.port}",
+                amount=_btc(opening.sat),
+                push_amount=_btc(opening.push_sat),
+                public=opening.public,
             )
         )
 

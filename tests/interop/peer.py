@@ -23,6 +23,19 @@ class ChannelKind(enum.Enum):
     ANCHORS = "anchors"
 
 
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel that the peer is to fund. ``close_address``: where it is to be paid in a close (upfront shutdown)."""
+
+    node_id: str
+    host: str
+    port: int
+    sat: int
+    push_sat: int = 0
+    public: bool = False
+    kind: ChannelKind = ChannelKind.ANCHORS
+    close_address: str | None = None
+
+
 class PeerChannel(msgspec.Struct, frozen=True, kw_only=True):
     """A channel as the peer sees it; ``None`` where the peer does not tell. ``usable``: open, and we are connected."""
 
@@ -60,9 +73,6 @@ class LightningPeer(Protocol):
 
     @property
     def version(self) -> str: ...
-
-    @property
-    def pid(self) -> int: ...
 
     @property
     def node_id(self) -> str: ...
@@ -113,19 +123,8 @@ class LightningPeer(Protocol):
 
     # -- channels ----------------------------------------------------------------------------------------------------
 
-    def open_channel(
-        self,
-        node_id: str,
-        host: str,
-        port: int,
-        sat: int,
-        *,
-        push_sat: int = 0,
-        public: bool = False,
-        kind: ChannelKind = ChannelKind.ANCHORS,
-        close_address: str | None = None,
-    ) -> str:
-        """The funding outpoint; its transaction is in the mempool. ``close_address``: upfront shutdown script."""
+    def open_channel(self, opening: Opening) -> str:
+        """The funding outpoint; its transaction is in the mempool."""
         ...
 
     def channels(self) -> list[PeerChannel]:

@@ -8,10 +8,8 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 from tests.testbed.cache import Unavailable
 from tests.testbed.debian import loader, unpack
+from tests.testbed.program import PATIENCE, Program
 
 PACKAGES = (
     "bitcoin-knots",
@@ -27,8 +26,6 @@ PACKAGES = (
     *("libevent-core-2.1-7t64", "libevent-extra-2.1-7t64", "libevent-pthreads-2.1-7t64"),
     *("libstdc++6", "libzmq5", "libzstd1", "zlib1g"),
 )
-PATIENCE = 120
-"""Seconds for a start, a stop or an answer: a limit for what hangs, never reached on a machine that is merely busy."""
 
 
 class RpcError(Exception):
@@ -98,7 +95,7 @@ class Bitcoind:
         self.options = options
         self.publishes = publishes
         self._cookie = cookie
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program = Program("bitcoind", folder / "stdout.log")
 
     @property
     def url(self) -> str:
@@ -132,22 +129,22 @@ class Bitcoind:
         words = command()
         if "knots" in subprocess.run([*words, "-version"], capture_output=True, text=True, check=False).stdout.lower():
             flags.append("-corepolicy=1")
-        log = (self.folder / "stdout.log").open("ab")
-        self._process = subprocess.Popen([*words, *flags], stdout=log, stderr=subprocess.STDOUT)
-        log.close()
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                self.rpc("getblockchaininfo")
-                return self
-            except (OSError, RpcError):
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    self.kill()
-                    raise Unavailable(f"bitcoind does not start: {self._tail()}") from None
-                time.sleep(0.05)
+        self._program.start([*words, *flags])
+        try:
+            self._program.wait(self._answers, "to answer")
+        except BaseException:
+            self.kill()
+            raise
+        return self
 
-    def _tail(self) -> str:
-        return (self.folder / "stdout.log").read_text(errors="replace")[-500:]
+    def _answers(self) -> bool:
+        try:
+            self.rpc("getblockchaininfo")
+        except (OSError, RpcError):
+            if not self._program.runs:
+                raise Unavailable(f"bitcoind does not start: {self._program.log_tail(5)}") from None
+            return False
+        return True
 
     def rpc(self, method: str, *params: Any, wallet: str | None = None) -> Any:
         wallet = wallet or self.wallet
@@ -182,29 +179,16 @@ class Bitcoind:
         blocks: list[str] = self.rpc("generatetoaddress", count, self.rpc("getnewaddress"))
         return blocks
 
-    def send_signal(self, number: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-
     def flush(self) -> None:
         """Everything on disk: a ``kill`` loses nothing after it."""
         self.rpc("gettxoutsetinfo", "none")
 
+    def send_signal(self, number: int) -> None:
+        self._program.send_signal(number)
+
     def kill(self) -> None:
         """As if the machine had lost its power. Blocks since the last flush may be gone with it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        self._program.kill()
 
     def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        process.send_signal(signal.SIGCONT)  # it may be frozen
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self._program.end()

@@ -14,16 +14,16 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peer import ChannelKind, NotSupported, PeerRefused
+from tests.interop.peer import NotSupported, Opening, PeerRefused
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.cache import CACHE, Unavailable, built, run
 from tests.testbed.peer_program import PeerDied, PeerProgram
+from tests.testbed.program import PATIENCE
 
 NAME = "ldk_node"
 SOURCES = Path(__file__).parent / "ldk_node"
 PROGRAM = "ldk-node-peer"
 BUILD_SECONDS = 2400
-KILL_SECONDS = 10.0
 START_SAT_PER_KW = 1250
 
 
@@ -67,9 +67,9 @@ class LdkNode(PeerProgram):
 
     def kill(self) -> None:
         """SIGKILL, but not between the two writes of one change: LDK closes a channel if it has the first alone."""
-        if self._process is not None and self._process.poll() is None:
+        if self._program.runs:
             try:
-                self.call("die", timeout=KILL_SECONDS)
+                self.call("die")
             except (OSError, PeerRefused, PeerDied):
                 pass  # it is dead, or does not answer and is killed now
         super().kill()
@@ -85,21 +85,10 @@ class LdkNode(PeerProgram):
         self._fees.sat_per_kw = sat_per_kw
         self.height()  # asks for fees on its way
 
-    def open_channel(
-        self,
-        node_id: str,
-        host: str,
-        port: int,
-        sat: int,
-        *,
-        push_sat: int = 0,
-        public: bool = False,
-        kind: ChannelKind = ChannelKind.ANCHORS,
-        close_address: str | None = None,
-    ) -> str:
-        if close_address is not None:
+    def open_channel(self, opening: Opening) -> str:
+        if opening.close_address is not None:
             raise NotSupported("LDK Node commits to an address of its own wallet, never to another one")
-        return super().open_channel(node_id, host, port, sat, push_sat=push_sat, public=public, kind=kind)
+        return super().open_channel(opening)
 
     def close_channel(self, funding: str, *, force: bool = False, sat_per_vbyte: int | None = None) -> None:
         if sat_per_vbyte is not None:
@@ -158,7 +147,7 @@ class FeeProxy:
 def forward(url: str, body: bytes, authorization: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, body, {"Content-Type": "application/json", "Authorization": authorization})
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return 200, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

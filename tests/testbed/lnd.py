@@ -5,27 +5,24 @@ Everything the node keeps is below ``home``: copied while it is stopped and put 
 
 import base64
 import json
-import subprocess
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peer import ChannelKind, NotSupported, Paid, PeerChannel, PeerRefused
+from tests.interop.peer import ChannelKind, NotSupported, Opening, Paid, PeerChannel, PeerRefused
 from tests.testbed import golang
 from tests.testbed.bitcoind import Bitcoind, free_port
 from tests.testbed.cache import Unavailable
 from tests.testbed.lnd_rest import Rest, b64, b64_path
+from tests.testbed.program import Program
 
 NAME = "lnd"
 SOURCES = Path(__file__).parent / NAME
 TAGS = ("chainrpc", "dev", "invoicesrpc", "lowscrypt", "peersrpc", "signrpc", "walletrpc")
 """The RPCs that are not compiled in otherwise. ``dev`` adds ``--hodl.*``, which stalls HTLCs at chosen points;
 ``lowscrypt`` spares its wallet two seconds and 200 MB at each start."""
-START_SECONDS = 60
-STOP_SECONDS = 30
 CLOSE_SECONDS = 3
 CONFLICTS = ("insufficient fee", "txn-mempool-conflict", "already spent")
 TIP_HOURS = 2
@@ -55,20 +52,16 @@ def command() -> list[str]:
 
 
 class _Fees:
-    """What LND asks for feerates: a file of a web server, so that a test may change the market."""
+    """What LND asks for feerates: a file of a web server. Commitments with anchors never have more than 2500."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.sat_per_kw = FEERATE
         self._server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
-        fees = self
-
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                feerate = fees.sat_per_kw * 4  # sat/kvB
-                targets = dict.fromkeys(FEE_TARGETS, feerate)
+                targets = dict.fromkeys(FEE_TARGETS, FEERATE * 4)  # sat/kvB
                 body = json.dumps({"fee_by_block_target": targets, "min_relay_feerate": MIN_FEERATE * 4}).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
@@ -112,7 +105,7 @@ class Lnd:
         self._options = (*OPTIONS, *protocol, *options)
         self._simple_close = True
         self._fees = _Fees()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program = Program("LND", folder / "stdout.log")
         self._info: dict[str, Any] = {}
         self._charted: set[str] = set()
 
@@ -121,7 +114,6 @@ class Lnd:
     def start(self) -> "Lnd":
         words = command()
         self._charted.clear()
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._fees.start()
         self._fresh_tip()
         bitcoind = self._bitcoind
@@ -138,36 +130,21 @@ class Lnd:
             f"--fee.url=http://127.0.0.1:{self._fees.port}/",
             "--alias=lnd",
         ]
-        log = self._log.open("ab")
         flags += [*self._options, *([SIMPLE_CLOSE] if self._simple_close else [])]
-        self._process = subprocess.Popen([*words, *flags], stdout=log, stderr=subprocess.STDOUT)
-        log.close()
+        self._program.start([*words, *flags])
         try:
-            self._wait(self._ready, START_SECONDS, "to serve")
+            self._program.wait(self._ready, "to serve")
         except BaseException:
             self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            try:
-                self.rest.call("POST", "/v1/stop", {}, timeout=5)
-            except (OSError, PeerRefused):
-                process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        self._program.end()
         self._fees.stop()
 
     def kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        self._program.kill()
         self._fees.stop()
 
     def offer_simple_close(self, offer: bool) -> None:
@@ -177,19 +154,8 @@ class Lnd:
             self.stop()
             self.start()
 
-    @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise RuntimeError("LND does not run")
-        return self._process.pid
-
-    @property
-    def _log(self) -> Path:
-        return self.folder / "stdout.log"
-
     def log_tail(self, lines: int = 40) -> str:
-        text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return self._program.log_tail(lines)
 
     def _fresh_tip(self) -> None:
         rpc = self._bitcoind.rpc
@@ -197,26 +163,16 @@ class Lnd:
             self._bitcoind.mine()
 
     def _ready(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise Unavailable(f"LND does not start: {self.log_tail(10)}")
         try:
-            if self.rest.call("GET", "/v1/state")["state"] != "SERVER_ACTIVE":
-                return False
-            self._info = self.rest.call("GET", "/v1/getinfo")
+            return self.rest.call("GET", "/v1/state")["state"] == "SERVER_ACTIVE" and self._has_tip()
         except (OSError, PeerRefused):
+            if not self._program.runs:
+                raise Unavailable(f"LND does not start: {self.log_tail(10)}") from None
             return False
-        return self._has_tip()
 
     def _has_tip(self) -> bool:
-        info = self.rest.call("GET", "/v1/getinfo")
+        info = self._info = self.rest.call("GET", "/v1/getinfo")
         return bool(info["synced_to_chain"]) and int(info["block_height"]) >= self._bitcoind.rpc("getblockcount")
-
-    def _wait(self, reached: Callable[[], object], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not reached():
-            if time.monotonic() > deadline:
-                raise PeerRefused(f"LND takes over {seconds:g} s {what}:\n{self.log_tail(10)}")
-            time.sleep(0.05)
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -241,10 +197,6 @@ class Lnd:
     def confirmed_sat(self) -> int:
         return int(self.rest.call("GET", "/v1/balance/blockchain")["confirmed_balance"])
 
-    def set_market(self, sat_per_kw: int) -> None:
-        """What it opens and closes with from now on; commitments with anchors at most 2500."""
-        self._fees.sat_per_kw = sat_per_kw
-
     def set_feerate(self, sat_per_kw: int) -> None:
         raise NotSupported(
             "LND looks at the feerate of an open channel every 10 to 60 minutes, at random: "
@@ -256,11 +208,11 @@ class Lnd:
     def connect(self, node_id: str, host: str, port: int) -> None:
         try:
             address = {"pubkey": node_id, "host": f"{host}:{port}"}
-            self.rest.call("POST", "/v1/peers", {"addr": address, "perm": False, "timeout": "15"})
+            self.rest.call("POST", "/v1/peers", {"addr": address, "perm": False, "timeout": "60"})
         except PeerRefused as error:
             if "already connected" not in str(error):
                 raise
-        self._wait(lambda: node_id in self.connected(), 20, "to connect")
+        self._program.wait(lambda: node_id in self.connected(), "to connect")
 
     def disconnect(self, node_id: str) -> None:
         self.rest.call("DELETE", f"/v1/peers/{node_id}")
@@ -272,31 +224,20 @@ class Lnd:
 
     # -- channels ------------------------------------------------------------------------------------------------------
 
-    def open_channel(
-        self,
-        node_id: str,
-        host: str,
-        port: int,
-        sat: int,
-        *,
-        push_sat: int = 0,
-        public: bool = False,
-        kind: ChannelKind = ChannelKind.ANCHORS,
-        close_address: str | None = None,
-    ) -> str:
-        self._wait(self._has_tip, 20, "to follow the chain")
-        if node_id not in self.connected():
-            self.connect(node_id, host, port)
+    def open_channel(self, opening: Opening) -> str:
+        self._program.wait(self._has_tip, "to follow the chain")
+        if opening.node_id not in self.connected():
+            self.connect(opening.node_id, opening.host, opening.port)
         asked: dict[str, Any] = {
-            "node_pubkey": b64(node_id),
-            "local_funding_amount": str(sat),
-            "push_sat": str(push_sat),
-            "private": not public,
-            "commitment_type": kind.name.replace("STATIC_REMOTEKEY", "STATIC_REMOTE_KEY"),
+            "node_pubkey": b64(opening.node_id),
+            "local_funding_amount": str(opening.sat),
+            "push_sat": str(opening.push_sat),
+            "private": not opening.public,
+            "commitment_type": opening.kind.name.replace("STATIC_REMOTEKEY", "STATIC_REMOTE_KEY"),
             "spend_unconfirmed": True,
         }
-        if close_address is not None:
-            asked["close_address"] = close_address
+        if opening.close_address is not None:
+            asked["close_address"] = opening.close_address
         point = self.rest.call("POST", "/v1/channels", asked)
         txid = base64.b64decode(point["funding_txid_bytes"])[::-1].hex()
         return f"{txid}:{point['output_index']}"
@@ -389,7 +330,8 @@ class Lnd:
 
     def payment(self, payment_hash: str) -> Paid | None:
         with self.rest.stream("GET", f"/v2/router/track/{b64_path(payment_hash)}") as said:
-            return _ended(next(said))
+            update = next(said, None)
+        return None if update is None else _ended(update)
 
     def create_hold_invoice(self, payment_hash: str, msat: int) -> str:
         asked = {"hash": b64(payment_hash), "value_msat": str(msat)}
@@ -407,7 +349,7 @@ class Lnd:
                 return False
             return True
 
-        self._wait(settled, 20, "to see the payment")
+        self._program.wait(settled, "to see the payment")
 
     def cancel_hold_invoice(self, payment_hash: str) -> None:
         self.rest.call("POST", "/v2/invoices/cancel", {"payment_hash": b64(payment_hash)})

@@ -10,6 +10,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from tests.interop.peer import PeerRefused
+from tests.testbed.program import PATIENCE
 
 
 def b64(hexed: str) -> str:
@@ -29,12 +30,12 @@ class Rest:
         self._url = f"http://127.0.0.1:{port}"
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = 60.0) -> Any:
-        with self._open(method, path, body, timeout) as response:
+        with self._open(method, path, body, timeout) as response, _whole(path):
             return json.load(response)
 
     @contextmanager
     def stream(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = 60.0
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = PATIENCE
     ) -> Iterator[Iterator[Any]]:
         """What it says line by line; ``timeout`` seconds for each."""
         with self._open(method, path, body, timeout) as response:
@@ -43,21 +44,30 @@ class Rest:
     def _open(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> HTTPResponse:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
-        try:
-            found: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise PeerRefused(f"{path}: {_reason(error.read())}") from None
-        except HTTPException as error:
-            raise ConnectionError(f"{path}: {error!r}") from None
+        with _whole(path):
+            try:
+                found: HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
+            except urllib.error.HTTPError as error:
+                with error:
+                    raise PeerRefused(f"{path}: {_reason(error.read())}") from None
         return found
 
     def _lines(self, response: HTTPResponse, path: str) -> Iterator[Any]:
-        for line in response:
-            said = json.loads(line)
-            if "error" in said:
-                raise PeerRefused(f"{path}: {_reason(line)}")
-            yield said["result"]
+        with _whole(path):
+            for line in response:
+                said = json.loads(line)
+                if "error" in said:
+                    raise PeerRefused(f"{path}: {_reason(line)}")
+                yield said["result"]
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """Half an answer is what a node leaves that is killed over it."""
+    try:
+        yield
+    except (HTTPException, ValueError) as error:
+        raise ConnectionError(f"{path}: {error!r}") from None
 
 
 def _reason(body: bytes) -> str:

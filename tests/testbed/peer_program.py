@@ -6,23 +6,22 @@ port (a line of JSON each, answered by one), keeps all it has below its folder a
 
 import hashlib
 import json
-import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peer import ChannelKind, Paid, PeerChannel, PeerRefused
+import msgspec
+
+from tests.interop.peer import ChannelKind, Opening, Paid, PeerChannel, PeerRefused
 from tests.testbed.bitcoind import Bitcoind, free_port
 from tests.testbed.cache import Unavailable
+from tests.testbed.program import PATIENCE, Program
 
-START_SECONDS = 60
-STOP_SECONDS = 20
+DYING_SECONDS = 20
+"""Between the end of its connections and its own."""
 DATA_LOST = "We have fallen behind"
 """In LDK's last words when it learns that it runs on an old copy of its data."""
-HELD_SECONDS = 10
 NOTHING_HELD = "nothing was paid"
 """How both programs begin their refusal to settle or cancel what no HTLC has come for."""
 
@@ -42,7 +41,7 @@ class PeerProgram:
         self.port = free_port()
         self.bitcoind = bitcoind
         self._control_port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program = Program(self.name, folder / "peer.log")
         self._info: dict[str, str] = {}
 
     def command(self) -> list[str]:
@@ -63,91 +62,47 @@ class PeerProgram:
 
     def start(self) -> "PeerProgram":
         """Returns also when it stopped at once because a peer proved that its data is old: LDK does so on purpose."""
-        words = self.command()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*words, json.dumps(self.settings())], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
-            )
+        self._program.start([*self.command(), json.dumps(self.settings())])
         try:
-            self._await_control_port()
+            self._program.wait(self._serves, "to serve")
             self._info = self.call("info")
-            self.wait(lambda: self.height() == self.bitcoind.rpc("getblockcount"), START_SECONDS, "to have the tip")
-        except PeerDied:
+            self._program.wait(lambda: self.height() == self.bitcoind.rpc("getblockcount"), "to have the tip")
+        except PeerDied as error:
             if DATA_LOST not in self.log_tail(100):
-                raise
+                self.kill()
+                raise Unavailable(f"{self.name} does not start: {error}") from None
         except BaseException:
             self.kill()
             raise
         return self
 
-    def _await_control_port(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection((self.host, self._control_port), 1).close()
-                return
-            except OSError:
-                if self._process is None or self._process.poll() is not None:
-                    raise Unavailable(f"{self.name} does not start: {self.log_tail()}") from None
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"{self.name} does not answer: {self.log_tail()}") from None
-                time.sleep(0.02)
+    def _serves(self) -> bool:
+        try:
+            socket.create_connection((self.host, self._control_port), PATIENCE).close()
+        except OSError:
+            if not self._program.runs:
+                raise PeerDied(f"{self.name} is gone: {self.log_tail()}") from None
+            return False
+        return True
 
     def stop(self) -> None:
-        if self._process is None:
-            return
-        try:
-            self.call("stop", timeout=5)
-        except (OSError, PeerRefused, PeerDied):
-            pass
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        self.kill()
+        if self._program.started:
+            try:
+                self.call("stop", timeout=5)
+            except (OSError, PeerRefused, PeerDied):
+                pass
+            self._program.ends_by_itself(PATIENCE)
+            self.kill()
 
     def kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-
-    @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise RuntimeError(f"{self.name} does not run")
-        return self._process.pid
-
-    @property
-    def _log(self) -> Path:
-        return self.folder / "peer.log"
+        self._program.kill()
 
     def log_tail(self, lines: int = 40) -> str:
-        text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
-
-    def save_state(self, copy: Path) -> None:
-        """Copy all it has on disk; only while it is not running."""
-        self._not_running()
-        shutil.copytree(self.folder / "data", copy)
-
-    def restore_state(self, copy: Path) -> None:
-        """Put an older copy back, as someone would who restores a backup too late."""
-        self._not_running()
-        shutil.rmtree(self.folder / "data")
-        shutil.copytree(copy, self.folder / "data")
-
-    def _not_running(self) -> None:
-        if self._process is not None:
-            raise RuntimeError(f"{self.name} runs: stop or kill it first")
+        return self._program.log_tail(lines)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def call(self, method: str, *, timeout: float = 60.0, **params: Any) -> Any:
+    def call(self, method: str, *, timeout: float = PATIENCE, **params: Any) -> Any:
         """One command. ``PeerRefused`` with the peer's reason, ``PeerDied`` if it went down over it."""
         question = json.dumps({"method": method, "params": params}).encode() + b"\n"
         try:
@@ -155,7 +110,7 @@ class PeerProgram:
                 connection.sendall(question)
                 line = connection.makefile("rb").readline()
         except TimeoutError:
-            raise PeerRefused(f"{method}: no answer within {timeout} s") from None
+            raise PeerRefused(f"{method}: no answer within {timeout:g} s") from None
         except OSError as error:
             raise self._died(method) or error from None
         if not line:
@@ -166,21 +121,10 @@ class PeerProgram:
         return answer["result"]
 
     def _died(self, method: str) -> PeerDied | None:
-        process = self._process
-        if process is None:
+        if not self._program.started:
             return PeerDied(f"{self.name} does not run: {method}")
-        try:
-            code = process.wait(2)
-        except subprocess.TimeoutExpired:
-            return None
-        return PeerDied(f"{self.name} died ({code}) on {method}: {self.log_tail()}")
-
-    def wait(self, reached: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
-        deadline = time.monotonic() + seconds
-        while not reached():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{self.name} takes too long {what}: {self.log_tail()}")
-            time.sleep(0.02)
+        code = self._program.ends_by_itself(DYING_SECONDS)
+        return None if code is None else PeerDied(f"{self.name} died ({code}) on {method}: {self.log_tail()}")
 
     @property
     def version(self) -> str:
@@ -211,31 +155,10 @@ class PeerProgram:
     def connected(self) -> list[str]:
         return list(self.call("connected"))
 
-    def open_channel(
-        self,
-        node_id: str,
-        host: str,
-        port: int,
-        sat: int,
-        *,
-        push_sat: int = 0,
-        public: bool = False,
-        kind: ChannelKind = ChannelKind.ANCHORS,
-        close_address: str | None = None,
-    ) -> str:
-        self.connect(node_id, host, port)
-        funding: str = self.call(
-            "open_channel",
-            node_id=node_id,
-            host=host,
-            port=port,
-            sat=sat,
-            push_sat=push_sat,
-            public=public,
-            kind=kind.value,
-            close_address=close_address,
-        )
-        self.wait(lambda: funding.partition(":")[0] in self.bitcoind.rpc("getrawmempool"), what="to broadcast")
+    def open_channel(self, opening: Opening) -> str:
+        self.connect(opening.node_id, opening.host, opening.port)
+        funding: str = self.call("open_channel", **msgspec.to_builtins(opening))
+        self._program.wait(lambda: funding.partition(":")[0] in self.bitcoind.rpc("getrawmempool"), "to broadcast")
         return funding
 
     def channels(self) -> list[PeerChannel]:
@@ -286,7 +209,7 @@ class PeerProgram:
 
     def _when_held(self, method: str, **params: str) -> None:
         """An HTLC is the node's to claim a moment after it is in the channel, and again a moment after a restart."""
-        deadline = time.monotonic() + HELD_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.call(method, **params)

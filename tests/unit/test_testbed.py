@@ -8,8 +8,10 @@ from threading import Event
 
 import pytest
 
-from tests.testbed import cache
-from tests.testbed.bitcoind import free_port
+from tests.testbed import cache, program
+from tests.testbed.bitcoind import Bitcoind, free_port
+from tests.testbed.lnd_rest import Rest
+from tests.testbed.peer_program import DATA_LOST, PeerDied, PeerProgram
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody could listen on a port that is held")
@@ -87,3 +89,58 @@ def test_a_step_that_fails_or_takes_too_long_says_so() -> None:
         cache.run("program", ["sh", "-c", "echo no such thing >&2; exit 3"], 60)
     with pytest.raises(cache.Unavailable, match="timed out"):
         cache.run("program", ["sleep", "60"], 0.01)
+
+
+class Dying(PeerProgram):
+    """Ends before it serves, with these last words."""
+
+    name = "dying"
+
+    def __init__(self, folder: Path, last_words: str) -> None:
+        super().__init__(folder, Bitcoind(folder / "bitcoind"))
+        self._last_words = last_words
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", f"import sys; sys.exit({self._last_words!r})"]
+
+
+def test_a_peer_that_dies_at_its_start_because_its_data_is_old_was_started(tmp_path: Path) -> None:
+    """It may learn so from us before it obeys its first command."""
+    peer = Dying(tmp_path, f"PANIC {DATA_LOST} and stop")
+    assert peer.start() is peer
+    with pytest.raises(PeerDied, match="died"):
+        peer.call("info")
+    peer.kill()
+
+
+def test_a_peer_that_dies_at_its_start_for_another_reason_is_not_available(tmp_path: Path) -> None:
+    with pytest.raises(cache.Unavailable, match="no such library"):
+        Dying(tmp_path, "no such library").start()
+
+
+def test_a_program_that_does_not_end_politely_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "PATIENCE", 0.1)
+    deaf = program.Program("deaf", tmp_path / "log")
+    deaf.start(["sh", "-c", "trap '' TERM; echo up; while true; do read line || sleep 1; done"])
+    while not deaf.log_tail():
+        pass
+    assert deaf.runs
+    deaf.end()
+    assert not deaf.started
+
+
+@pytest.mark.parametrize("answer", [b'{"a', b"5\r\nhalf"])
+def test_half_an_answer_of_a_node_that_was_killed_is_a_lost_connection(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                kind = b"Transfer-Encoding: chunked" if answer.startswith(b"5") else b"Content-Length: 9"
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n\r\n" + answer)
+
+        served = pool.submit(serve)
+        with pytest.raises(ConnectionError, match="/v1/getinfo"):
+            Rest(server.getsockname()[1]).call("GET", "/v1/getinfo")
+        served.result(60)

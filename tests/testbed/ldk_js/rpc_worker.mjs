@@ -12,7 +12,7 @@ port.on("message", ({ method, params, wallet }) => {
     Atomics.notify(flag, 0);
   };
   const body = JSON.stringify({ jsonrpc: "1.0", id: 1, method, params });
-  const options = { method: "POST", agent, auth: `${user}:${password}`, timeout: 30_000 };
+  const options = { method: "POST", agent, auth: `${user}:${password}`, timeout: 120_000 };
   const request = http.request(wallet ? `${url}/wallet/${wallet}` : url, options, (response) => {
     const parts = [];
     response.on("data", (part) => parts.push(part));

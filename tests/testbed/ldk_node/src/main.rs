@@ -30,7 +30,7 @@ use serde_json::{json, Value};
 use crate::store::{Store, Watch};
 
 const PANICKED: i32 = 70;
-const OPEN_SECONDS: u64 = 30;
+const OPEN_SECONDS: u64 = 100;
 const DUST_EXPOSURE_MSAT: u64 = 100_000_000;
 const ANCHORS_MSAT: u64 = 660_000;
 

@@ -18,7 +18,7 @@ use ldk_node::lightning::util::persist::{
     CHANNEL_MONITOR_UPDATE_PERSISTENCE_PRIMARY_NAMESPACE,
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When the last writes began, counted in writes; `list_done` is the one of the list that is on disk.
 #[derive(Default)]
