@@ -16,6 +16,8 @@ from tests.interop.peers import PEERS, find
 from tests.testbed import Unavailable
 
 HERE = Path(__file__).parent
+LIMIT_SECONDS = 600
+"""For a scenario with its set-up, whatever it says itself: a limit for what hangs, not for a machine that is busy."""
 _beds: dict[str, Bed] = {}
 
 
@@ -23,6 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.interop)
+            item.add_marker(pytest.mark.timeout(LIMIT_SECONDS), append=False)
     items.sort(key=lambda item: HERE in item.path.parents and item.get_closest_marker("last") is not None)
 
 

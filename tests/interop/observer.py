@@ -46,10 +46,10 @@ class Observer:
         """Again and again: the peer is killed and restarted meanwhile."""
         while not self._stopping.is_set():
             try:
-                with socket.create_connection(self._address, timeout=5, source_address=SOURCE) as connection:
+                with socket.create_connection(self._address, source_address=SOURCE) as connection:
                     self._socket = connection
-                    connection.settimeout(None)
-                    self._talk(connection)
+                    if not self._stopping.is_set():  # ``stop`` may have come too early to see it
+                        self._talk(connection)
             except OSError:
                 pass
             self._socket = None

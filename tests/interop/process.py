@@ -28,13 +28,17 @@ class LeydenProcess:
 
     async def start(self) -> "LeydenProcess":
         with (self._folder / "process.log").open("a") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220
+            self._process = subprocess.Popen(  # noqa: ASYNC220 (asyncio's would be reaped only by a loop that runs on)
                 [*self._command, "--json"], stdout=subprocess.PIPE, stderr=log, text=True
             )
-        assert self._process.stdout is not None
-        line = await asyncio.to_thread(self._process.stdout.readline)
-        assert line, (self._folder / "process.log").read_text()[-2000:]
-        self._client = await Client.connect(Path(json.loads(line)["socket"]))
+        try:
+            assert self._process.stdout is not None
+            line = await asyncio.to_thread(self._process.stdout.readline)
+            assert line, (self._folder / "process.log").read_text()[-2000:]
+            self._client = await Client.connect(Path(json.loads(line)["socket"]))
+        except BaseException:
+            await self.kill()
+            raise
         return self
 
     async def kill(self) -> None:
