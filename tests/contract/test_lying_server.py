@@ -592,7 +592,7 @@ async def test_a_look_up_in_the_middle_of_a_reorg_accuses_nobody(
         if above:
             await control.reorg(2, 3)
         else:
-            control.bitcoind.rpc("invalidateblock", scene.tip[::-1].hex())
+            control.daemon.rpc("invalidateblock", scene.tip[::-1].hex())
         paid = await control.pay(p2wsh(anyone_script(b"elsewhere")), Sat(60_000))
         await control.mine(2)
         vout = next(n for n, output in enumerate(paid.outputs) if output.value == 60_000)
