@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from leyden.bitcoin import Transaction
-from leyden.hooks.types import BroadcastKind, BroadcastResult
-from leyden.testing import broadcaster as suite
+from leyden.hooks.types import BroadcastKind, BroadcastRefusal, BroadcastResult
 from leyden.testing.broadcaster import AbsentBroadcasterSuite, BroadcasterBed, BroadcasterSuite
+from leyden.testing.chain import BackendSwitch
 from leyden.types import FeeRatePerKw
 from leyden_regtest.chain import EmbeddedChain
 from leyden_regtest.client import RegtestClient
 from leyden_regtest.errors import TransactionRefused
 from leyden_regtest.inprocess import InProcessChain
+from msgspec.structs import replace
 
 from tests.contract.regtest_bed import DirectControl, SocketControl, server_process
 
@@ -88,7 +89,7 @@ class _SendsNothing(_Broken):
 class _RefusesWhatIsKnown(_Broken):
     async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
         if package[-1].txid in self.sent:
-            return BroadcastResult(accepted=False, reason="txn-already-known")
+            return BroadcastResult(accepted=False, reason="txn-already-known", refusal=BroadcastRefusal.INVALID)
         self.sent.add(package[-1].txid)
         return self.submit(package)
 
@@ -99,28 +100,61 @@ class _SaysNothing(_Broken):
         return result if result.accepted else BroadcastResult(accepted=False)
 
 
+class _CallsItInvalid(_Broken):
+    """Whatever the chain does not take."""
+
+    async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
+        result = self.submit(package)
+        return result if result.accepted else replace(result, refusal=BroadcastRefusal.INVALID)
+
+
+RAISED = "a refusal is an answer"
+GONE = "was accepted but is not in the next block"
+WRONG = "accepted, but no miner could take it"
+BROKEN: list[tuple[type[_Broken], str, str]] = [
+    (_SendsNothing, "test_what_is_accepted_is_in_the_next_block", GONE),
+    (_RefusesWhatIsKnown, "test_what_is_known_or_confirmed_already_is_accepted", "refused: txn-already-known"),
+    (_RefusesWhatIsKnown, "test_confirmed_and_spent_already", "of a transaction that is confirmed"),
+    (_SendsNothing, "test_an_unconfirmed_chain_sent_one_by_one", GONE),
+    (_ForgetsTheChild, "test_a_package_of_parent_and_child", GONE),
+    (_ForgetsTheChild, "test_a_package_whose_parent_is_confirmed", GONE),
+    (_ForgetsTheChild, "test_a_child_that_pays_for_its_parent", "refused: "),
+    (_Raises, "test_inputs_that_nobody_knows", RAISED),
+    (_TakesAll, "test_a_conflict_with_a_block", WRONG),
+    (_TakesAll, "test_a_conflict_that_pays_less_and_one_that_pays_more", WRONG),
+    (_Raises, "test_too_low_a_fee", RAISED),
+    (_SaysNothing, "test_too_low_a_fee", "says nothing"),
+    (_CallsItInvalid, "test_too_early", "refusal 'invalid'"),
+    (_TakesAll, "test_too_early", WRONG),
+    (_Raises, "test_what_breaks_the_rules", RAISED),
+    (_TakesAll, "test_many_at_the_same_time_get_their_own_answers", "accepted: got"),
+    (_RefusesWhatIsKnown, "test_a_cancelled_broadcast_leaves_it_in_order", "refused: txn-already-known"),
+]
+
+
 @pytest.mark.no_kernel_verdict("some of these let invalid transactions pass on purpose")
-@pytest.mark.parametrize(
-    ("broken", "test"),
-    [
-        (_Raises, "test_inputs_that_nobody_knows"),
-        (_Raises, "test_too_low_a_fee"),
-        (_Raises, "test_what_breaks_the_rules"),
-        (_ForgetsTheChild, "test_a_package_of_parent_and_child"),
-        (_ForgetsTheChild, "test_a_package_whose_parent_is_confirmed"),
-        (_ForgetsTheChild, "test_a_child_that_pays_for_its_parent"),
-        (_TakesAll, "test_a_conflict_with_a_block"),
-        (_TakesAll, "test_a_conflict_that_pays_less_and_one_that_pays_more"),
-        (_TakesAll, "test_too_early"),
-        (_TakesAll, "test_many_at_the_same_time_get_their_own_answers"),
-        (_SendsNothing, "test_what_is_accepted_is_in_the_next_block"),
-        (_SendsNothing, "test_an_unconfirmed_chain_sent_one_by_one"),
-        (_RefusesWhatIsKnown, "test_what_is_known_or_confirmed_already_is_accepted"),
-        (_RefusesWhatIsKnown, "test_a_cancelled_broadcast_leaves_it_in_order"),
-        (_SaysNothing, "test_too_low_a_fee"),
-    ],
-)
-async def test_the_suite_catches_broken_broadcasters(chain: EmbeddedChain, broken: type[_Broken], test: str) -> None:
+@pytest.mark.parametrize(("broken", "test", "says"), BROKEN)
+async def test_the_suite_catches_broken_broadcasters(
+    chain: EmbeddedChain, broken: type[_Broken], test: str, says: str
+) -> None:
     bed = BroadcasterBed(make_broadcaster=lambda: broken(chain), control=DirectControl(chain))
-    with pytest.raises((AssertionError, TransactionRefused)):
-        await getattr(suite.BroadcasterSuite(), test)(bed)
+    with pytest.raises(AssertionError) as caught:
+        await getattr(BroadcasterSuite(), test)(bed)
+    assert says in str(caught.value)
+
+
+async def test_the_suite_catches_one_that_accepts_for_an_absent_backend(chain: EmbeddedChain) -> None:
+    async def switch() -> None:
+        pass
+
+    bed = BroadcasterBed(
+        make_broadcaster=lambda: _TakesAll(chain),
+        control=DirectControl(chain),
+        power=BackendSwitch(off=switch, on=switch),
+    )
+    with pytest.raises(AssertionError, match="an absent backend accepted"):
+        await AbsentBroadcasterSuite().test_an_absent_backend_is_a_refusal_in_words(bed)
+
+
+def test_every_test_of_the_kit_has_a_broadcaster_that_it_catches() -> None:
+    assert {test for _, test, _ in BROKEN} == {name for name in dir(BroadcasterSuite) if name.startswith("test_")}

@@ -1,11 +1,13 @@
 """The fee estimators of the regtest plugin against the conformance suite."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from leyden.hooks.types import FeeTarget
+from leyden.testing.chain import BackendSwitch
 from leyden.testing.fees import AbsentFeeSuite, FeeBed, FeeEstimatorSuite, SlowFeeSuite, UnknowingFeeSuite
 from leyden.types import FeeRatePerKw
 from leyden_regtest.client import RegtestClient
@@ -52,6 +54,32 @@ class _UpsideDown:
         return FeeRatePerKw(1000 if target is FeeTarget.MAXIMUM else 2000)
 
 
+class _Fidgets:
+    """Another answer to each question."""
+
+    def __init__(self) -> None:
+        self.rate = 1_000
+
+    async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
+        self.rate += 1
+        return FeeRatePerKw(self.rate)
+
+
+class _LosesCount:
+    """Questions that are asked while another waits get no answer; one that was cancelled waits for ever."""
+
+    def __init__(self) -> None:
+        self.busy = False
+
+    async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
+        if self.busy and target is FeeTarget.MAXIMUM:
+            return None
+        self.busy = target is FeeTarget.MAXIMUM
+        await asyncio.sleep(0)
+        self.busy = False
+        return FeeRatePerKw(1_000)
+
+
 @pytest.mark.parametrize(
     ("rate", "message"),
     [
@@ -80,3 +108,22 @@ async def test_the_suite_catches_rates_that_do_not_fit() -> None:
     with pytest.raises(AssertionError, match="the backend has no estimate"):
         bed = FeeBed(make_estimator=lambda: _Says(1000), make_unknowing=lambda: _Says(1000))
         await UnknowingFeeSuite().test_no_estimate_is_none(bed)
+
+
+async def test_the_suite_catches_answers_that_depend_on_who_asks_besides() -> None:
+    with pytest.raises(AssertionError, match="asked at the same time"):
+        await FeeEstimatorSuite().test_asking_at_the_same_time_gives_the_same(FeeBed(make_estimator=_Fidgets))
+    with pytest.raises(AssertionError, match="after a cancelled question"):
+        await FeeEstimatorSuite().test_a_cancelled_question_leaves_it_in_order(FeeBed(make_estimator=_LosesCount))
+
+
+async def test_the_suites_of_absent_and_slow_backends_catch_estimates_out_of_nothing() -> None:
+    async def nothing() -> None:
+        pass
+
+    switch = BackendSwitch(off=nothing, on=nothing)
+    with pytest.raises(AssertionError, match="an absent backend gave estimates"):
+        bed = FeeBed(make_estimator=lambda: _Says(1000), power=switch)
+        await AbsentFeeSuite().test_an_absent_backend_means_no_estimate(bed)
+    with pytest.raises(AssertionError, match="after the backend was slow"):
+        await SlowFeeSuite().test_a_caller_may_give_up_on_a_slow_backend(FeeBed(make_estimator=_Fidgets, freeze=switch))

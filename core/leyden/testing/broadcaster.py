@@ -127,8 +127,7 @@ class BroadcasterSuite:
         child = bench.spend(parent)
         await bench.accepted(parent)
         await bench.accepted(child)
-        await bench.control.mine(1)
-        await bench.submit_spend(child)
+        await bench.confirmed(child)
 
     async def test_a_package_of_parent_and_child(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "package")
@@ -138,7 +137,7 @@ class BroadcasterSuite:
         await bench.accepted(parent, child)
         await bench.control.mine(1)
         await bench.accepted(parent, child)
-        await bench.submit_spend(child)
+        await bench.confirmed(child)
 
     async def test_a_package_whose_parent_is_confirmed(self, bed: BroadcasterBed) -> None:
         bench = _Bench(bed, "half known")
@@ -156,8 +155,7 @@ class BroadcasterSuite:
         child = msgspec.structs.replace(bench.spend(parent, fee=5_000), version=3)
         if bed.packages:
             await bench.accepted(parent, child)
-            await bench.control.mine(1)
-            await bench.submit_spend(child)
+            await bench.confirmed(child)
         else:
             await bench.send(parent, child)
 
