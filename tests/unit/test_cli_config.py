@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from leyden.bitcoin import Network
 from leyden.hooks.registry import KEY_CAPABILITIES
@@ -15,7 +16,7 @@ from leyden_cli.config import load_config, read_config
 from leyden_cli.errors import CliError, ConfigError
 from leyden_cli.folder import FolderLock, check_private_folder
 from leyden_cli.initialize import initialize_node
-from leyden_cli.main import run
+from leyden_cli.main import cli, run
 from leyden_cli.template import parse_assignment, write_config
 from logging_kit import logging_undone
 
@@ -281,6 +282,28 @@ def test_plugins_imports_nothing_that_is_not_enabled(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
     assert '"plugin": "sqlite"' in done.stdout
+
+
+def test_a_command_that_asks_a_node_imports_none(tmp_path: Path) -> None:
+    """Scripts call it again and again, and most of its time would be spent on imports."""
+    code = (
+        "import sys; from leyden_cli.main import run; "
+        f"code = run(['info', '--dir', {str(tmp_path)!r}]); "
+        "print(code, [name for name in ('leyden.node.core', 'leyden.channel', 'leyden.wire', 'rich', 'structlog') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3 []\n"
+
+
+def test_every_command_is_found_under_its_name() -> None:
+    context = click.Context(cli)
+    names = cli.list_commands(context)
+    assert len(names) > 25
+    for name in names:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
 
 
 def test_plugins_shows_what_is_enabled_and_provided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import leyden.node
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +132,8 @@ def test_tools_know_every_package() -> None:
     assert set(tools["mypy"]["mypy_path"]) == {relative(path) for path in DISTRIBUTIONS}
     forbidden = next(c for c in tools["importlinter"]["contracts"] if c["type"] == "forbidden")
     assert set(forbidden["forbidden_modules"]) == names - {"leyden"}
+    plugins = next(c for c in tools["importlinter"]["contracts"] if c["name"].startswith("Plugins use"))
+    assert set(plugins["source_modules"]) == names - {"leyden", "leyden_cli"}
 
 
 def test_every_layer_of_the_core_stands_in_the_contract() -> None:
@@ -149,6 +152,15 @@ def test_news_fragments_are_of_a_known_kind() -> None:
 
 
 # -- code --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_shell_gives_every_name_that_it_promises() -> None:
+    """They are imported when they are asked for."""
+    promised = {name: getattr(leyden.node, name) for name in leyden.node.__all__}
+    assert promised["Node"].__module__ == "leyden.node.node"
+    assert {name for names in leyden.node._MODULES.values() for name in names} == set(promised)
+    with pytest.raises(ImportError, match="Nobody"):
+        exec("from leyden.node import Nobody")
 
 
 def test_no_assert_in_shipped_code() -> None:

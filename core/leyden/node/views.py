@@ -1,12 +1,15 @@
 """What the API shows: flat, JSON-shaped records; ids as hex, amounts in the unit that the name says."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from leyden.channel import Channel
-from leyden.node.peer import Peer
-from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
 from leyden.types import Side, format_short_channel_id
-from leyden.wire.features import channel_type_name
+
+if TYPE_CHECKING:
+    from leyden.channel import Channel
+    from leyden.node.peer import Peer
+    from leyden.payments import InvoiceRecord, PaymentRecord
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +92,12 @@ class InvoiceView(View, frozen=True, kw_only=True):
     received_msat: int
 
 
-def view_channel(channel: Channel) -> ChannelView:
+# What follows imports at its first call: who only reads such records needs no node, and not its modules.
+
+
+def view_channel(channel: "Channel") -> ChannelView:
+    from leyden.wire.features import channel_type_name
+
     config, scid, outpoint = channel.config, channel.short_channel_id, channel.funding_outpoint
     return ChannelView(
         channel_id=channel.channel_id.hex(),
@@ -114,11 +122,13 @@ def view_channel(channel: Channel) -> ChannelView:
     )
 
 
-def view_peer(peer: Peer, channels: int) -> PeerView:
+def view_peer(peer: "Peer", channels: int) -> PeerView:
     return PeerView(node_id=(peer.node_id or b"").hex(), address=peer.address, inbound=peer.inbound, channels=channels)
 
 
-def view_payment(record: PaymentRecord) -> PaymentView:
+def view_payment(record: "PaymentRecord") -> PaymentView:
+    from leyden.payments import PaymentStatus
+
     return PaymentView(
         payment_hash=record.payment_hash.hex(),
         status=PaymentStatus(record.status).name.lower(),
@@ -131,7 +141,9 @@ def view_payment(record: PaymentRecord) -> PaymentView:
     )
 
 
-def view_invoice(record: InvoiceRecord) -> InvoiceView:
+def view_invoice(record: "InvoiceRecord") -> InvoiceView:
+    from leyden.payments import InvoiceStatus
+
     return InvoiceView(
         payment_hash=record.payment_hash.hex(),
         bolt11=record.bolt11,

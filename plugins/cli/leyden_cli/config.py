@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-import platformdirs
 from leyden.bitcoin import BitcoinError, Network
 from leyden.channel import ChannelPolicy, policy_mistake
 from leyden.hooks.discovery import installed_plugins
@@ -17,9 +16,10 @@ from leyden.types import BlockHeight
 
 from leyden_cli.addresses import parse_host_port, parse_peer
 from leyden_cli.errors import ConfigError
+from leyden_cli.folder import SOCKET_NAME, config_path
 
-CONFIG_NAME = "leyden.toml"
-SOCKET_NAME = "leyden.sock"
+__all__ = ["Config", "LogSettings", "Settings", "config_path", "load_config", "read_config", "reserved_names"]
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 Table = Mapping[str, object]
 Names = str | tuple[str, ...]
@@ -79,15 +79,6 @@ _KEYS = tuple(field.encode_name for field in msgspec.structs.fields(Settings))
 def reserved_names() -> frozenset[str]:
     """Names that mean something by themselves in a config: no plugin can have one."""
     return frozenset((*_OWN_TABLES, *_KEYS))
-
-
-def default_folder() -> Path:
-    """Where a node lives when nobody says otherwise."""
-    return platformdirs.user_data_path("leyden")
-
-
-def config_path(folder: Path) -> Path:
-    return folder / CONFIG_NAME
 
 
 def load_config(path: Path) -> Config:

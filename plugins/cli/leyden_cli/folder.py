@@ -1,13 +1,26 @@
-"""The data folder: private to its owner, and one node at a time."""
+"""A node's folder and what lies in it; the data folder is private to its owner, for one node at a time."""
 
 import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
 
+import platformdirs
+
 from leyden_cli.errors import CliError, ConfigError
 
+CONFIG_NAME = "leyden.toml"
+SOCKET_NAME = "leyden.sock"
 LOCK_NAME = "leyden.lock"
+
+
+def default_folder() -> Path:
+    """Where a node lives when nobody says otherwise."""
+    return platformdirs.user_data_path("leyden")
+
+
+def config_path(folder: Path) -> Path:
+    return folder / CONFIG_NAME
 
 
 def make_private_folder(folder: Path) -> None:

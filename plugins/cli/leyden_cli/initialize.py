@@ -10,9 +10,9 @@ from leyden.hooks.registry import KEY_CAPABILITIES
 from leyden.node import MainnetRefused
 from leyden.types import LeydenError
 
-from leyden_cli.config import Config, config_path, read_config
+from leyden_cli.config import Config, read_config
 from leyden_cli.errors import CliError, ConfigError
-from leyden_cli.folder import make_private_folder
+from leyden_cli.folder import config_path, make_private_folder
 from leyden_cli.services import initialize_services, load_registry, registered_kind, service_context
 from leyden_cli.template import write_config
 

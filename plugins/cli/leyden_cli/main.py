@@ -4,48 +4,46 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 from leyden.hooks.errors import PluginError, SettingsError
 from leyden.types import LeydenError, clean_text
 
-from leyden_cli.commands import channels, db, demo, node, payments, peers, plugin, setup, wallet
 from leyden_cli.errors import EXIT_REFUSED, EXIT_USAGE, CliError
 
 _INTERRUPTED = 130
 _LONGEST_ERROR = 2000
-_COMMANDS = (
-    demo.demo,
-    setup.init,
-    setup.start,
-    setup.plugins,
-    plugin.plugin,
-    node.info,
-    node.stop,
-    node.events,
-    peers.peers,
-    peers.connect,
-    peers.disconnect,
-    channels.open_channel,
-    channels.channels,
-    channels.close,
-    payments.invoice,
-    payments.invoices,
-    payments.pay,
-    payments.payment,
-    payments.payments,
-    wallet.address,
-    wallet.descriptors,
-    wallet.balance,
-    wallet.coins,
-    wallet.send,
-    wallet.bump,
-    wallet.transactions,
-    db.db,
-)
+_COMMANDS = {
+    "channels": ("open_channel", "channels", "close"),
+    "db": ("db",),
+    "demo": ("demo",),
+    "node": ("info", "stop", "events"),
+    "payments": ("invoice", "invoices", "pay", "payment", "payments"),
+    "peers": ("peers", "connect", "disconnect"),
+    "plugin": ("plugin",),
+    "setup": ("init", "start", "plugins"),
+    "wallet": ("address", "descriptors", "balance", "coins", "send", "bump", "transactions"),
+}
+"""By module of ``leyden_cli.commands``."""
+_HOMES = {name.removesuffix("_channel"): (module, name) for module, names in _COMMANDS.items() for name in names}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Imports the module of the command that is called, and no other: most of them need little of a node."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(_HOMES)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _HOMES:
+            return None
+        module, attribute = _HOMES[name]
+        command: click.Command = getattr(import_module(f"leyden_cli.commands.{module}"), attribute)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="leyden-cli", prog_name="leyden")
 def cli() -> None:
     """A Lightning node.
@@ -54,10 +52,6 @@ def cli() -> None:
     Exit codes: 0 done, 1 the node refused or failed, 2 wrong arguments or config,
     3 no node answers, 4 time ran out, 5 the payment failed.
     """
-
-
-for _command in _COMMANDS:
-    cli.add_command(_command)
 
 
 def run(arguments: Sequence[str]) -> int:

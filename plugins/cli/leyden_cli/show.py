@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 import click
 import msgspec
 from leyden.types import clean_text
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 _LONGEST_CELL = 4096
 Cell = str | int | bool | None
@@ -42,6 +39,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], empty: s
     if not rows:
         click.echo(empty)
     elif sys.stdout.isatty():
+        from rich.console import Console  # as slow to import as all that a command needs besides
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(box=None, header_style="bold")
         numbers = [all(isinstance(row[index], int) for row in rows) for index in range(len(columns))]
         for title, number in zip(columns, numbers, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from leyden_cli.client import Client
-from leyden_cli.config import SOCKET_NAME, config_path, default_folder
+from leyden_cli.folder import SOCKET_NAME, config_path, default_folder
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,8 +9,9 @@ from leyden.node import check_rows
 from leyden.types import clean_text
 
 from leyden_cli.commands.base import folder_option
-from leyden_cli.config import Config, config_path, load_config
+from leyden_cli.config import Config, load_config
 from leyden_cli.errors import CliError
+from leyden_cli.folder import config_path
 from leyden_cli.services import load_registry, service_context
 
 _MAX_LINES = 200

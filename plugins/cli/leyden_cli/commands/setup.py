@@ -7,7 +7,8 @@ import msgspec
 from leyden.hooks.discovery import installed_plugins
 
 from leyden_cli.commands.base import folder_option
-from leyden_cli.config import LOG_LEVELS, config_path, load_config
+from leyden_cli.config import LOG_LEVELS, load_config
+from leyden_cli.folder import config_path
 from leyden_cli.initialize import initialize_node
 from leyden_cli.logs import set_up_logging
 from leyden_cli.run import Ready, run_node
