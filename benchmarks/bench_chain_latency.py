@@ -81,6 +81,7 @@ async def _with(
             on_block(block)
             knew.put_nowait((block.height, time.perf_counter()))
 
+        # No event tells that every channel has taken in a block.
         alice.core.channels.on_block = noted  # type: ignore[method-assign]
         ours, bare = [], []
         with _Listener(daemon.zmq) as listener:

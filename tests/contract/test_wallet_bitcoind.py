@@ -56,7 +56,7 @@ class BitcoindBench(Bench):
                 elif isinstance(event, SourceSynced) and event.height == self.daemon.rpc("getblockcount"):
                     return
 
-    async def mine(self, blocks: int = 1) -> None:  # type: ignore[override]
+    async def mine(self, blocks: int = 1) -> None:  # type: ignore[override]  # real blocks are waited for
         self.daemon.mine(blocks)
         await self.sync()
 

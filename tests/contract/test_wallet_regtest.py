@@ -57,7 +57,7 @@ class RealBench(Bench):
             elif isinstance(event, SourceSynced) and event.block_hash == self.chain.tip_hash:
                 return
 
-    async def mine(self, blocks: int = 1) -> None:  # type: ignore[override]
+    async def mine(self, blocks: int = 1) -> None:  # type: ignore[override]  # blocks of a source are waited for
         self.chain.mine(blocks)
         await self.sync()
 
