@@ -94,6 +94,15 @@ def merkle_root(txids: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+def check_txids(txids: Sequence[bytes], root: bytes) -> None:
+    """``BitcoinError`` unless ``root``, as a header has it, commits to exactly these transactions, each once: to repeat
+    the last ones would not change it."""
+    if not txids or len(set(txids)) != len(txids):
+        raise BitcoinError("the block has no transactions or repeats one")
+    if merkle_root(txids) != root:
+        raise BitcoinError("the transactions are not those that the header commits to")
+
+
 def merkle_branch(txids: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """The hashes that prove transaction ``index``, from the leaves up; ``BitcoinError`` if there is no such one."""
     if not 0 <= index < len(txids):
@@ -186,15 +195,10 @@ def parse_block(data: bytes) -> Block:
 def check_block(block: Block, network: Network) -> None:
     """``BitcoinError`` unless the proof of work holds and the header commits to exactly these transactions.
 
-    A list with repeated transactions at its end, which hashes to the same root, is refused. Scripts, amounts and
-    witnesses are not validated.
+    Scripts, amounts and witnesses are not validated.
     """
     check_proof_of_work(block.header, network)
-    txids = [tx.txid for tx in block.transactions]
-    if len(set(txids)) != len(txids):
-        raise BitcoinError("the block repeats a transaction")
-    if merkle_root(txids) != block.header.merkle_root:
-        raise BitcoinError(f"the transactions are not those of block {block.hash[::-1].hex()}")
+    check_txids([tx.txid for tx in block.transactions], block.header.merkle_root)
 
 
 def witness_commitment(transactions: Sequence[Transaction], reserved: bytes = bytes(32)) -> TxOut:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Container
 from typing import cast
 
-from leyden.bitcoin.block import HEADER_LENGTH, merkle_root
+from leyden.bitcoin.block import HEADER_LENGTH, check_txids
 from leyden.bitcoin.encoding import read_varint
 from leyden.bitcoin.errors import BitcoinError
 from leyden.bitcoin.script import p2wpkh, p2wsh
@@ -52,10 +52,7 @@ class ScannedBlock:
 
     def check(self) -> None:
         """``BitcoinError`` unless these are the transactions that the header commits to, each once."""
-        if not self.txids or len(set(self.txids)) != len(self.txids):
-            raise BitcoinError("the block has no transactions or repeats one")
-        if merkle_root(self.txids) != self.raw[36:68]:
-            raise BitcoinError("the transactions are not those that the header commits to")
+        check_txids(self.txids, self.raw[36:68])
 
 
 class _Scripts(dict[bytes, bytes]):

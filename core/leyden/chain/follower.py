@@ -14,7 +14,7 @@ from leyden.bitcoin import (
     HEADER_LENGTH,
     BitcoinError,
     Network,
-    merkle_root,
+    check_txids,
     merkle_root_from_branch,
 )
 from leyden.chain.errors import ChainSourceError, HeaderFromFuture
@@ -267,10 +267,10 @@ def _watched_in(block: BlockConnected, watches: WatchSet, proofs: bool) -> tuple
         return watches.matching(block.transactions)
     if [found.position for found in block.transactions] != list(range(len(block.transactions))):
         raise ChainSourceError(f"block {block.height}: positions of its transactions are not 0, 1, 2…")
-    txids = [found.tx.txid for found in block.transactions]
-    # Repeating the last transactions would not change the root.
-    if not txids or len(set(txids)) != len(txids) or merkle_root(txids) != block.header[36:68]:
-        raise ChainSourceError(f"block {block.height}: the transactions do not match the header")
+    try:
+        check_txids([found.tx.txid for found in block.transactions], block.header[36:68])
+    except BitcoinError as error:
+        raise ChainSourceError(f"block {block.height}: the transactions do not match the header: {error}") from error
     return watches.matching(block.transactions)
 
 
