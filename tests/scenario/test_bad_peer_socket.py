@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 
 from leyden.node import Node
 from leyden.node.peers import HANDSHAKE_BURST
@@ -52,3 +54,22 @@ async def test_rubbish_and_floods_leave_the_channel_alone(world: World) -> None:
     invoice = await bob.create_invoice(Msat(2_000_000), "after the flood")
     assert (await alice.pay(invoice.bolt11, timeout=60)).status == "succeeded"
     await until(lambda: len(bob.core.peers._connections) == 1)
+
+
+async def test_connections_at_the_moment_of_the_stop_leave_nothing_behind(world: World) -> None:
+    """Not accepted yet, just accepted, just begun: each gets an end and none is left to the garbage collector."""
+    for steps in range(8):
+        bob = await world.start("bob")
+        assert bob.address is not None
+        with socket.socket() as stranger:
+            stranger.setblocking(False)
+            stopping = asyncio.ensure_future(world.stop(bob))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            try:
+                await asyncio.get_running_loop().sock_connect(stranger, bob.address)
+                assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stranger, 1), 20) == b""
+            except ConnectionError:
+                pass  # nobody listens any more
+            await stopping
+    gc.collect()

@@ -1,7 +1,10 @@
 """The socket: whatever is written to it is answered with a proper error, and the server lives on."""
 
 import asyncio
+import contextlib
+import gc
 import json
+import socket
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -348,3 +351,44 @@ def test_events_show_ids_as_people_read_them() -> None:
     assert shown.facts == {"txid": bytes(reversed(range(32))).hex(), "height": 5, "kind": "funding"}
     paid = PaymentReceived(payment_hash=PaymentHash(bytes(range(32))), amount_msat=Msat(1), label="")
     assert view_event(LoggedEvent(index=1, time=1, event=paid)).facts["payment_hash"] == bytes(range(32)).hex()
+
+
+async def test_connections_at_the_moment_of_the_close_leave_nothing_behind(tmp_path: Path) -> None:
+    """Not accepted yet, just accepted, just begun: each gets an end and none is left to the garbage collector."""
+    for steps in range(8):
+        path = tmp_path / f"{steps}.sock"
+        server = RpcServer(path, methods(FakeNode()).table)
+        await server.start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            client.connect(str(path))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await server.close()
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1), 20) == b""
+    gc.collect()
+
+
+async def test_a_client_that_does_not_listen_is_dropped_at_the_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leyden_cli.rpc.server._LAST_SECONDS", 0.05)
+    server = RpcServer(tmp_path / "s.sock", methods(FakeNode()).table)
+    await server.start()
+    _, writer = await asyncio.open_unix_connection(tmp_path / "s.sock", limit=1)
+    writer.write(request("nonsense") * 20_000)
+    await until_full(server)
+    (held,) = server._connections.values()
+    await server.close()
+    assert held.transport.is_closing()
+    assert held.transport.get_write_buffer_size() == 0
+    writer.transport.abort()
+    gc.collect()
+
+
+async def until_full(server: RpcServer) -> None:
+    """Answers wait for the client to read."""
+    async with asyncio.timeout(60):
+        while not any(writer.transport.get_write_buffer_size() for writer in server._connections.values()):
+            await asyncio.sleep(0.01)

@@ -362,10 +362,13 @@ class Driver:
     async def close(self) -> None:
         """Stop listening, let the last turn flush, close every socket. Takes at most some seconds."""
         self._stopping = True
+        loop = asyncio.get_running_loop()
         if self._server is not None:
+            for listening in self._server.sockets:
+                loop.remove_reader(listening)
+            await asyncio.sleep(0)  # what was just accepted gets its transport, or asyncio would lose it
             self._server.close()
         self.post(self.core.peers.close_all)
-        loop = asyncio.get_running_loop()
         end = loop.time() + FLUSH_SECONDS
         while (self.sockets or self.core.engine.has_mail or self._turning is not None) and loop.time() < end:
             if self.core.engine.fenced or self.core.engine.degraded:

@@ -23,6 +23,7 @@ MAX_CALLS = 1000
 """Calls of one connection that may be in progress; the socket is not read while there are as many."""
 _MAX_PATH = 100
 _CHUNK = 65_536
+_LAST_SECONDS = 1.0
 _requests = msgspec.json.Decoder(p.Request)
 _encoder = msgspec.json.Encoder()
 
@@ -68,7 +69,8 @@ class RpcServer:
         self._path = path
         self._methods = methods
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._closing = False
 
     async def start(self) -> None:
         """Listen. The caller holds the folder's lock: a socket file that lies there is a dead node's."""
@@ -77,26 +79,40 @@ class RpcServer:
 
     async def close(self) -> None:
         """Stop listening, drop what is still being answered, remove the socket file."""
+        self._closing = True
         if self._server is not None:
+            loop = asyncio.get_running_loop()
+            for listening in self._server.sockets:
+                loop.remove_reader(listening)
+            await asyncio.sleep(0)  # what was just accepted gets its transport, or asyncio would lose it
             self._server.close()
-        for task in self._connections:
+        connections = dict(self._connections)
+        for task in connections:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
+        for writer in connections.values():
+            await _hang_up(writer)
         self._path.unlink(missing_ok=True)
 
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: one that is cancelled before its first step would leave the writer open."""
+        if self._closing:
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve_quietly(reader, writer))
+        self._connections[task] = writer
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        self._connections.pop(task).close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("connection_failed", reason=f"{type(error).__name__}: {error}")
+
+    async def _serve_quietly(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            pass  # close() is waiting; the streams' own callback would report the cancellation as an error
         except OSError:
             pass  # hung up
-        finally:
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers come as they are ready. Calls that were begun are finished even if the client is gone."""
@@ -169,6 +185,15 @@ async def _write(writer: asyncio.StreamWriter, reply: p.Success | p.Failure) -> 
         await writer.drain()
     except OSError:
         pass  # the client did not wait for the answer
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """The last answers leave, unless the client does not take them."""
+    try:
+        async with asyncio.timeout(_LAST_SECONDS):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        writer.transport.abort()
 
 
 def _bind(path: Path) -> socket.socket:
