@@ -23,7 +23,7 @@ def available() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all without a name")
-    parser.add_argument("--quick", action="store_true", help="few rounds, targets x 1.5; all together under a minute")
+    parser.add_argument("--quick", action="store_true", help="few rounds, targets x 1.5")
     parser.add_argument("--list", action="store_true", help="say what there is")
     arguments = parser.parse_args()
     known = available()

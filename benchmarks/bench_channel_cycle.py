@@ -9,6 +9,7 @@ import statistics
 import tracemalloc
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from leyden.bitcoin import Network
@@ -21,8 +22,8 @@ from leyden.types import BlockHeight, Msat, PaymentHash, Preimage
 from leyden_inmemory.manager import InMemoryKeyManager
 
 from benchmarks import raw_curve as raw
-from benchmarks.harness import Bench, Contender, Sample, timed, timer
-from benchmarks.peer import Peer
+from benchmarks.harness import Bench, Contender, timed, timer
+from benchmarks.peer import Peer, started
 
 ONION = bytes(1366)
 AMOUNT = Msat(1_000_000)
@@ -54,18 +55,16 @@ class Side:
             "ReleaseSecret": signer.release_secret,
             "ValidateCounterpartyRevocation": signer.validate_counterparty_revocation,
         }
-        self.rows = 0
 
     def do(self, event: ev.AnyInput) -> None:
         self.channel, effects = step(self.channel, event, self.env)
         for effect in effects:
-            kind = type(effect)
-            if kind is fx.Send:
-                self.sent.append(effect.message)  # type: ignore[union-attr]
-            elif kind is fx.Sign:
-                self.answer(effect.request)  # type: ignore[union-attr]
-            elif kind is fx.Deliver:
-                self.delivered.append(effect.delivery)  # type: ignore[union-attr]
+            if isinstance(effect, fx.Send):
+                self.sent.append(effect.message)
+            elif isinstance(effect, fx.Sign):
+                self.answer(effect.request)
+            elif isinstance(effect, fx.Deliver):
+                self.delivered.append(effect.delivery)
 
     def answer(self, request: Any) -> None:
         question: Coroutine[Any, Any, Any] = self.methods[type(request).__name__](request)
@@ -77,8 +76,7 @@ class Side:
         while self.incoming:
             self.do(ev.MessageReceived(message=self.incoming.popleft()))
         self.do(TURN_ENDED)
-        changes = records(self.stored, self.channel)
-        self.rows += len(changes.puts) + len(changes.deletes)
+        records(self.stored, self.channel)
         self.stored = self.channel
         return count
 
@@ -133,17 +131,11 @@ def run(bench: Bench) -> None:
     bench.pin()
     bench.uses("leyden-core", "coincurve", "msgspec")
     for count in COUNTS:
-        cycle = Cycle()
-        repeat = max(1, 20 // count)
-
-        def ours(cycle: Cycle = cycle, count: int = count, repeat: int = repeat) -> Sample:
-            return timed(lambda: cycle.pay(count), count, repeat=repeat)
-
+        ours = partial(timed, partial(Cycle().pay, count), count, repeat=max(1, 20 // count))
         rounds = max(5, bench.rounds if count < 100 else bench.rounds // 3)
         label = f"payment, {count} in flight"
         median = bench.compare(label, ours, {RAW: _raw(count)}, rounds=rounds)["leyden"]
         bench.limit(label, "us, both sides", median, TARGETS_US[count])
-        bench.skip(label, "LDK in WASM")
     _against_electrum(bench)
     _flat(bench)
     bench.limit("memory of an idle channel", "KiB", _memory(), MEMORY_KIB, exact=True)
@@ -151,19 +143,16 @@ def run(bench: Bench) -> None:
 
 def _against_electrum(bench: Bench) -> None:
     """Two of its channels in its own process; no wire and no disk there either."""
-    peer = Peer.find_electrum("electrum_channel.py")
-    if peer is not None:
-        bench.versions |= {f"electrum's {name}": value for name, value in peer.versions().items()}
-        peer.ask("open_pair")
-    for count, target in ELECTRUM_TARGETS.items():
-        cycle, repeat = Cycle(), max(1, 5 // count)
-        theirs = peer.contender("time_pay", count=count, repeat=repeat) if peer is not None else None
-        ours = timer(lambda cycle=cycle, count=count: cycle.pay(count), count)  # type: ignore[misc]
-        rounds = 3 if bench.quick else 7
-        label = f"payment, {count} in flight"
-        bench.compare(label, ours, {"electrum": theirs}, targets={"electrum": target}, rounds=rounds)
-    if peer is not None:
-        peer.close()
+    with started(bench, {"electrum": Peer.find_electrum("electrum_channel.py")}) as peers:
+        peer = peers["electrum"]
+        if peer is not None:
+            peer.ask("open_pair")
+        for count, target in ELECTRUM_TARGETS.items():
+            theirs = peer.contender("time_pay", count=count, repeat=max(1, 5 // count)) if peer is not None else None
+            ours = timer(partial(Cycle().pay, count), count)
+            rounds = 3 if bench.quick else 7
+            label = f"payment, {count} in flight"
+            bench.compare(label, ours, {"electrum": theirs}, targets={"electrum": target}, rounds=rounds)
 
 
 def _raw(count: int) -> Contender:

@@ -9,7 +9,6 @@ at most 33 us per HTLC, 2 KiB per live HTLC.
 
 import gc
 import tracemalloc
-from contextlib import ExitStack
 from typing import Any
 
 from leyden.commitment import (
@@ -43,7 +42,7 @@ from benchmarks.commitment_channel import (
     sign,
 )
 from benchmarks.harness import Bench, Contender, timer
-from benchmarks.peer import Peer
+from benchmarks.peer import Peer, started
 
 PEER = "lnprototest"
 ELECTRUM = "electrum"
@@ -60,20 +59,13 @@ def run(bench: Bench) -> None:
     bench.uses("leyden-core", "coincurve", "msgspec")
     counts = (0, 1, 10, 100, 483) if bench.quick else (0, 1, 10, 100, 483, 966)
     signing: dict[int, float] = {}
-    with ExitStack() as stack:
-        peer = Peer.find(PEER, "lnprototest_commitment.py")
-        if peer is not None:
-            stack.enter_context(peer)
-            bench.versions |= {f"lnprototest's {name}": value for name, value in peer.versions().items()}
-        electrum = Peer.find_electrum("electrum_channel.py")
-        if electrum is not None:
-            stack.enter_context(electrum)
-            bench.versions |= {f"electrum's {name}": value for name, value in electrum.versions().items()}
+    found = {PEER: Peer.find(PEER, "lnprototest_commitment.py"), ELECTRUM: Peer.find_electrum("electrum_channel.py")}
+    with started(bench, found) as peers:
         for count in counts:
-            signing[count] = _signing(bench, peer, count)
+            signing[count] = _signing(bench, peers[PEER], count)
             _verifying(bench, count)
             if count in ELECTRUM_TARGETS:
-                _against_electrum(bench, electrum, count)
+                _against_electrum(bench, peers[ELECTRUM], count)
     for count in (100, 483):
         _bytes_and_hashes(bench, count)
     most = counts[-1]

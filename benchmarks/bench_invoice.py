@@ -3,7 +3,7 @@
 Peers: pyln-proto, the package bolt11 and Electrum, each in its own environment.
 """
 
-from contextlib import ExitStack
+from functools import partial
 
 from leyden.bitcoin import Network
 from leyden.crypto import ecdsa_sign_recoverable, pubkey_create, sha256
@@ -20,7 +20,7 @@ from leyden.types import CltvDelta, Msat, NodeId, PaymentHash, PaymentSecret, Sh
 from leyden.wire.features import Context, Feature, make_features
 
 from benchmarks.harness import Bench, Contender, timer
-from benchmarks.peer import Peer
+from benchmarks.peer import Peer, started
 
 SECRET = b"\xe1" * 32
 PEERS = {"pyln": "pyln_proto.py", "bolt11": "bolt11_package.py"}
@@ -63,13 +63,10 @@ def run(bench: Bench) -> None:
     text = encode(invoice).text
     bench.note(f"the invoice has {len(text)} characters")
     wanted = {"payment_hash": invoice.payment_hash.hex(), "payee": invoice.payee.hex()}
-    with ExitStack() as stack:
-        peers = {name: Peer.find(name, script) for name, script in PEERS.items()}
-        peers["electrum"] = Peer.find_electrum("electrum_functions.py")
+    found = {name: Peer.find(name, script) for name, script in PEERS.items()}
+    with started(bench, found | {"electrum": Peer.find_electrum("electrum_functions.py")}) as peers:
         for name, peer in peers.items():
             if peer is not None:
-                stack.enter_context(peer)
-                bench.versions |= {f"{name}'s {key}": value for key, value in peer.versions().items()}
                 bench.same(f"decoded by {name}", wanted, peer.ask("decode_invoice", text=text))
         encoders: dict[str, Contender | None] = {
             name: peer.contender("time_encode_invoice", text=text, secret=SECRET.hex(), repeat=3) if peer else None
@@ -83,4 +80,4 @@ def run(bench: Bench) -> None:
         bench.compare("decode and check", timer(lambda: parse_invoice(text)), decoders, targets=TARGETS)
     for hints in (0, 5, 10):
         long = encode(unsigned(hints)).text
-        bench.compare(f"decode with {hints} hints", timer(lambda long=long: parse_invoice(long)), {})  # type: ignore[misc]
+        bench.compare(f"decode with {hints} hints", timer(partial(parse_invoice, long)), {})

@@ -3,8 +3,7 @@
 Payloads have equal sizes, since pyln-proto builds wrong packets from unequal ones. It decodes no failures.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 
 from leyden.crypto import ecdh, parse_point, pubkey_create
 from leyden.onion import (
@@ -18,7 +17,7 @@ from leyden.onion import (
 
 from benchmarks import raw_curve as raw
 from benchmarks.harness import Bench, Contender, timer
-from benchmarks.peer import Peer
+from benchmarks.peer import Peer, started
 
 SESSION = b"\x41" * 32
 SECRETS = [bytes([0x42 + hop]) * 32 for hop in range(20)]
@@ -43,15 +42,8 @@ def peel(packet: bytes) -> bytes:
 def run(bench: Bench) -> None:
     bench.pin()
     bench.uses("leyden-core", "coincurve", "cryptography")
-    with ExitStack() as stack:
-        peers = {
-            "pyln": Peer.find("pyln", "pyln_proto.py"),
-            "electrum": Peer.find_electrum("electrum_functions.py"),
-        }
-        for name, peer in peers.items():
-            if peer is not None:
-                stack.enter_context(peer)
-                bench.versions |= {f"{name}'s {key}": value for key, value in peer.versions().items()}
+    found = {"pyln": Peer.find("pyln", "pyln_proto.py"), "electrum": Peer.find_electrum("electrum_functions.py")}
+    with started(bench, found) as peers:
         for hops in (1, 5, 20):
             _build(bench, peers, hops)
         for name, hops in (("final", 1), ("forward", 5)):
@@ -65,7 +57,7 @@ def run(bench: Bench) -> None:
             _failure(bench, peers["electrum"], hops)
 
 
-def _build(bench: Bench, peers: dict[str, Peer | None], hops: int) -> None:
+def _build(bench: Bench, peers: Mapping[str, Peer | None], hops: int) -> None:
     theirs: dict[str, Contender | None] = {}
     for name, peer in peers.items():
         if name == "pyln" and hops == 20:  # it refuses that many payloads
@@ -83,7 +75,7 @@ def _fresh(packet: bytes) -> Callable[[], bytes]:
     """As on arrival: the packet's key was never seen before."""
 
     def work() -> bytes:
-        parse_point.cache_clear()  # type: ignore[attr-defined]
+        parse_point.cache_clear()  # type: ignore[attr-defined]  # its declared type does not show the cache
         return peel(packet)
 
     return work

@@ -2,13 +2,13 @@
 
 import tracemalloc
 from collections.abc import Callable
-from contextlib import ExitStack
+from functools import partial
 
 from leyden.crypto import ecdh, pubkey_create
 from leyden.transport import InitiatorHandshake, ResponderHandshake, Session
 
 from benchmarks.harness import Bench, Contender, timed, timer
-from benchmarks.peer import Peer
+from benchmarks.peer import Peer, started
 
 LOCAL, REMOTE = b"\x11" * 32, b"\x21" * 32
 EPHEMERAL, OTHER_EPHEMERAL = b"\x12" * 32, b"\x22" * 32
@@ -43,15 +43,8 @@ def run(bench: Bench) -> None:
     bench.uses("leyden-core", "cryptography", "coincurve")
     sender, receiver = handshake()
     bench.same("message", [b"hello there"], receiver.feed(sender.encrypt(b"hello there")))
-    with ExitStack() as stack:
-        peers = {
-            "pyln": Peer.find("pyln", "pyln_proto.py"),
-            "electrum": Peer.find_electrum("electrum_functions.py"),
-        }
-        for name, peer in peers.items():
-            if peer is not None:
-                stack.enter_context(peer)
-                bench.versions |= {f"{name}'s {key}": value for key, value in peer.versions().items()}
+    found = {"pyln": Peer.find("pyln", "pyln_proto.py"), "electrum": Peer.find_electrum("electrum_functions.py")}
+    with started(bench, found) as peers:
         theirs: dict[str, Contender | None] = {
             name: peer.contender("time_handshake", repeat=3) if peer else None for name, peer in peers.items()
         }
@@ -64,7 +57,7 @@ def run(bench: Bench) -> None:
             work = exchange(size)
             bench.compare(
                 f"send and receive {size} bytes",
-                lambda work=work: timed(work, COUNT),  # type: ignore[misc]
+                partial(timed, work, COUNT),
                 theirs,
                 targets=dict(zip(peers, targets, strict=True)),
                 rounds=5 if bench.quick else 15,

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.harness import Contender, Sample
+from benchmarks.harness import Bench, Contender, Sample
 from tests.testbed import electrum
 
 HERE = Path(__file__).parent
@@ -101,3 +103,14 @@ class Peer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+@contextmanager
+def started(bench: Bench, peers: Mapping[str, Peer | None]) -> Iterator[Mapping[str, Peer | None]]:
+    """The peers as they were given, with their versions in the result; their processes end with the block."""
+    with ExitStack() as stack:
+        for name, peer in peers.items():
+            if peer is not None:
+                stack.enter_context(peer)
+                bench.versions |= {f"{name}'s {key}": value for key, value in peer.versions().items()}
+        yield peers

@@ -31,13 +31,15 @@ def parse(key: bytes) -> Any:
 def _serialized(point: Any) -> bytes:
     _length[0] = 33
     lib.secp256k1_ec_pubkey_serialize(_ctx, _out33, _length, point, _COMPRESSED)
-    return ffi.buffer(_out33)[:]  # type: ignore[no-any-return]
+    found: bytes = ffi.buffer(_out33)[:]
+    return found
 
 
 def sign(secret: bytes, digest: bytes) -> bytes:
     lib.secp256k1_ecdsa_sign(_ctx, _signature, digest, secret, _NULL, _NULL)
     lib.secp256k1_ecdsa_signature_serialize_compact(_ctx, _out64, _signature)
-    return ffi.buffer(_out64)[:]  # type: ignore[no-any-return]
+    found: bytes = ffi.buffer(_out64)[:]
+    return found
 
 
 def verify(point: Any, digest: bytes, signature: bytes) -> bool:
@@ -47,7 +49,8 @@ def verify(point: Any, digest: bytes, signature: bytes) -> bool:
 
 def ecdh(secret: bytes, point: Any) -> bytes:
     lib.secp256k1_ecdh(_ctx, _out32, point, secret, _NULL, _NULL)
-    return ffi.buffer(_out32)[:]  # type: ignore[no-any-return]
+    found: bytes = ffi.buffer(_out32)[:]
+    return found
 
 
 def create(secret: bytes) -> bytes:

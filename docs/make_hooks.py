@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from leyden.hooks import hookspecs
@@ -78,9 +78,9 @@ def hook_section(name: str) -> Iterator[str]:
     yield ""
 
 
-def signature(function: object) -> str:
+def signature(function: Callable[..., object]) -> str:
     """``(arguments) -> result`` as written, without ``self`` and without the quotes of forward references."""
-    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]  # type: ignore[arg-type]
+    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
         raise SystemExit(f"{function} is no function with an annotated result")
     node.args.args = [argument for argument in node.args.args if argument.arg != "self"]
