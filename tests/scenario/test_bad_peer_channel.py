@@ -8,9 +8,7 @@ import pytest
 import structlog
 from leyden.channel import OPENING, Lifecycle
 from leyden.hooks.types import Alarm
-from leyden.node import keyspace
 from leyden.node.channels import SILENT_SECONDS
-from leyden.node.eventlog import decode_event
 from leyden.node.opening import MAX_UNFUNDED_PEERS, MAX_UNFUNDED_PER_PEER
 from leyden.node.peers import MAX_EXCUSES
 from leyden.testing.scripted_peer import ScriptedPeer
@@ -34,7 +32,7 @@ from leyden.wire import (
 )
 from leyden.wire.features import Context, Feature, Features, make_features
 
-from tests.scenario.sim_kit import BusyNode, channels, fund, start_opening
+from tests.scenario.sim_kit import BusyNode, channels, fund, logged, start_opening
 
 UNKNOWN = bytes([7]) * 32
 ALL = bytes(32)
@@ -386,32 +384,6 @@ def test_a_temporary_id_that_is_a_channels_id(busy: BusyNode) -> None:
 
 
 ANCHORS = Features.of(Feature.OPTION_STATIC_REMOTEKEY, Feature.OPTION_ANCHORS)
-SMALL: dict[str, object] = {"funding_satoshis": 20_000, "channel_reserve_satoshis": 1_000}
-NONSENSE: dict[str, list[dict[str, object]]] = {
-    "C-019": [{"chain_hash": bytes(32)}, {"push_msat": 1_000_001_000}],
-    "C-020": [
-        {"channel_type": None},
-        {"channel_type": b"\x01"},
-        {"channel_type": Features.of(Feature.OPTION_ANCHORS).to_bytes()},
-        {"channel_type": (ANCHORS | Features.of(Feature.OPTION_SCID_ALIAS)).to_bytes(), "channel_flags": 1},
-    ],
-    "C-022": [{"funding_satoshis": 2**24, "channel_type": ANCHORS.to_bytes()}],
-    "C-023": [
-        {"max_accepted_htlcs": 484},
-        {"max_accepted_htlcs": 0},
-        {"to_self_delay": 65_535},
-        {"feerate_per_kw": 0},
-        {"feerate_per_kw": 2**32 - 1},
-        {"channel_reserve_satoshis": 900_000},
-    ],
-    "C-024": [{"dust_limit_satoshis": 353}, {"dust_limit_satoshis": 50_000}, {"channel_reserve_satoshis": 353}],
-    "C-025": [
-        {"push_msat": 1_000_000_000},
-        SMALL | {"push_msat": 10_000_000, "feerate_per_kw": 9_000},  # the fee takes more than is left
-    ],
-    "C-026": [{"channel_type": (ANCHORS | Features.of(Feature.OPTION_SCID_ALIAS, Feature.OPTION_ZEROCONF)).to_bytes()}],
-    "C-062": [{"upfront_shutdown_script": b"\x51"}, {"upfront_shutdown_script": b"\x76\xa9\x14" + bytes(20)}],
-}
 ALIAS = Features.of(Feature.OPTION_SCID_ALIAS)
 PLAIN = Init(
     globalfeatures=b"",
@@ -422,23 +394,6 @@ PLAIN = Init(
     ).to_bytes(),
 )
 """A peer without large channels, aliases and zero-conf."""
-CASES = [
-    pytest.param(rule, change, marks=pytest.mark.proves(rule), id=f"{rule}-{number}")
-    for rule, changes in NONSENSE.items()
-    for number, change in enumerate(changes)
-]
-
-
-@pytest.mark.parametrize(("rule", "change"), CASES)
-def test_an_opening_that_makes_no_sense(busy: BusyNode, rule: str, change: dict[str, object]) -> None:
-    """Refused with an error under its temporary id; connection and node go on."""
-    peer = busy.script().connect(init=PLAIN if rule == "C-022" else True)
-    peer.send(again(msgspec.structs.replace(proposal(busy), **change), 1))
-    refusal = peer.expect(ErrorMessage)
-    assert refusal.channel_id == (1).to_bytes(32, "big")
-    assert rule in refusal.data.decode()
-    peer.ping()
-    assert [c.channel_id for c in channels(busy.node)] == [busy.channel_id]
 
 
 def test_a_channel_type_that_was_not_negotiated(busy: BusyNode) -> None:
@@ -468,8 +423,7 @@ def test_storage_trouble_with_a_channel(busy: BusyNode, expected_errors: set[str
 
 def test_a_peer_that_never_resumes_a_channel_is_told_of_once(busy: BusyNode) -> None:
     def told() -> int:
-        rows = [row for key, row in busy.node.disk.rows.items() if key.startswith(keyspace.EVENT)]
-        alarms = [event for event in (decode_event(0, row).event for row in rows) if isinstance(event, Alarm)]
+        alarms = logged(busy.node, Alarm)
         assert all(alarm.subject == "peer_silent" and busy.channel_id.hex() in alarm.text for alarm in alarms)
         return len(alarms)
 

@@ -188,6 +188,7 @@ FIRST: dict[str, Message | bytes] = {
     "error": b"\x00\x11" + bytes(34),
     "open_channel": b"\x00\x20" + bytes(319),
 }
+UNKNOWN_TYPES = (4, 20, 30, 250, 32_768, 65_534)
 LEADING_ZERO = b"\x02\x02\x00\x01\x04\x02\x01\x90"
 CONNECTIONS: tuple[Violation, ...] = (
     # BOLT 8
@@ -230,7 +231,7 @@ CONNECTIONS: tuple[Violation, ...] = (
     # messages
     *(
         Violation("C-127", f"type {kind}", connected, say(kind.to_bytes(2, "big") + b"content"), O.CLOSED, "C-127")
-        for kind in (4, 20, 250, 32_768, 65_534)
+        for kind in UNKNOWN_TYPES
     ),
     Violation("C-127", "a ping cut short", connected, say(PING[:-1]), O.CLOSED, "C-127"),
     *(Violation(rule, name, connected, say(PING + stream), O.CLOSED, "C-1") for rule, name, stream in STREAMS),

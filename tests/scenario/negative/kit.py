@@ -247,6 +247,10 @@ def commit(violation: Violation, busy: BusyNode, name: str) -> None:
     busy.simulation.settle()
     said = scene.peer.rest()
     _check_said(violation, scene, said, named)
+    if violation.outcome is O.REFUSED and before is None:  # a proposal: the refusal names the rule
+        (refusal,) = said
+        assert isinstance(refusal, ErrorMessage)
+        assert f"[{violation.rule}]" in refusal.data.decode()
     _check_channel(violation, scene, before)
     ledger.check(violation)
     busy.pay()

@@ -98,6 +98,7 @@ OPEN_CHANNEL: list[tuple[str, str, dict[str, Any], str]] = [
     ("C-019", "a push above the funding", {"push_msat": 1_000_001_000}, "push_msat above the funding"),
     ("C-020", "no channel type", {"channel_type": None}, "without channel_type"),
     ("C-020", "a channel type of an odd bit", {"channel_type": b"\x20\x00"}, "unsuitable channel_type"),
+    ("C-020", "a channel type of its own", {"channel_type": b"\x01"}, "unsuitable channel_type"),
     ("C-020", "an empty channel type", {"channel_type": b""}, "unsuitable channel_type"),
     ("C-020", "anchors alone", {"channel_type": Features.of(Feature.OPTION_ANCHORS).to_bytes()}, "unsuitable"),
     (
@@ -117,9 +118,16 @@ OPEN_CHANNEL: list[tuple[str, str, dict[str, Any], str]] = [
     ("C-023", "a tiny channel", SMALL | {"funding_satoshis": 19_999, "push_msat": 0}, "channel too small"),
     ("C-024", "dust below what is relayed", {"dust_limit_satoshis": 353}, "dust limit too low"),
     ("C-024", "dust worth having", {"dust_limit_satoshis": 10_001}, "dust limit too high"),
+    ("C-024", "dust worth a lot", {"dust_limit_satoshis": 50_000}, "dust limit too high"),
     ("C-024", "a reserve below our dust", {"channel_reserve_satoshis": 353}, "dust limit above a channel reserve"),
     ("C-024", "a reserve below its dust", {"dust_limit_satoshis": 9_999, "channel_reserve_satoshis": 9_998}, "reserve"),
     ("C-025", "all pushed", {"push_msat": 1_000_000_000}, "funder cannot pay the first commitment"),
+    (
+        "C-025",
+        "a fee that takes more than is left",
+        SMALL | {"push_msat": 10_000_000, "feerate_per_kw": 9_000},
+        "funder cannot pay the first commitment",
+    ),
     (
         "C-025",
         "nothing above the reserve",

@@ -9,7 +9,7 @@ from leyden.types import Reaction, all_rules
 from leyden.wire import MESSAGES, Message
 
 from tests.scenario.negative.closings import CLOSINGS
-from tests.scenario.negative.connections import CONNECTIONS
+from tests.scenario.negative.connections import CONNECTIONS, UNKNOWN_TYPES
 from tests.scenario.negative.kit import ALLOWED, IN_ONIONS, O, Violation, commit, rule_of
 from tests.scenario.negative.messages import TYPES, swallows
 from tests.scenario.negative.openings import OPENINGS
@@ -128,6 +128,10 @@ def test_every_type_of_message_goes_wrong_here(kind: type[Message]) -> None:
     assert "C-137" in ways or kind.NAME == "init"
     assert "" in ways or kind.NAME == "ping"
     assert {"C-130", "C-131", "C-133"} <= ways or swallows(kind)
+
+
+def test_unknown_types_are_unknown() -> None:
+    assert not set(UNKNOWN_TYPES) & MESSAGES.keys()
 
 
 def test_names_are_used_once() -> None:
