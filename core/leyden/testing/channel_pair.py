@@ -39,7 +39,19 @@ from leyden.hooks.signing import (
     SignGossip,
 )
 from leyden.hooks.types import NodeEvent
-from leyden.types import BlockHeight, FeeRatePerKw, KeysId, LeydenError, Msat, NodeId, OutPoint, Sat, Side, Txid
+from leyden.types import (
+    BlockHeight,
+    FeeRatePerKw,
+    KeysId,
+    LeydenError,
+    Msat,
+    NodeId,
+    OutPoint,
+    PaymentHash,
+    Sat,
+    Side,
+    Txid,
+)
 from leyden.wire import Message, OpenChannel, UnknownMessage, decode, encode
 from leyden.wire.features import Feature, Features
 
@@ -377,7 +389,7 @@ class ChannelPair:
         effects = end.do(
             ev.AddHtlc(
                 amount_msat=Msat(amount),
-                payment_hash=sha256(secret),  # type: ignore[arg-type]
+                payment_hash=PaymentHash(sha256(secret)),
                 cltv_expiry=BlockHeight(expiry),
                 onion_routing_packet=bytes(1366),
             )

@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,7 @@ class Prover:
         baseline: dict[str, Run] = {}
         chunks = [chunk for n in range(self.jobs) if (chunk := _share(items, n, self.jobs))]
         Jobs(self.jobs).run(
-            [lambda chunk=chunk: Worker(None, chunk, session, BASELINE_SECONDS) for chunk in chunks],  # type: ignore[misc]
+            [partial(Worker, None, chunk, session, BASELINE_SECONDS) for chunk in chunks],
             lambda _worker, runs: baseline.update(runs),
         )
 
@@ -310,7 +311,7 @@ class Prover:
                 self.proofs[worker.rule] = self._judge(worker, runs, baseline)
                 self.progress(f"{worker.rule} {self.proofs[worker.rule][0].value}")
 
-        Jobs(self.jobs).run([lambda rule=rule: start(rule) for rule in sorted(self.claims)], done)  # type: ignore[misc]
+        Jobs(self.jobs).run([partial(start, rule) for rule in sorted(self.claims)], done)
 
     def _judge(self, worker: Worker, runs: dict[str, Run], baseline: dict[str, Run]) -> tuple[Status, str]:
         claim = self.claims[worker.rule or ""]
