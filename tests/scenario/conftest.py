@@ -12,7 +12,7 @@ from leyden.channel import ChannelPolicy
 from leyden.hooks import hookimpl
 from leyden.hooks.registry import Registry
 from leyden.node import NO_RESERVE, AnchorReserve, ChainSettings, HookDispatcher, Node, NodeConfig, Services
-from leyden.types import FeeRatePerKw, NodeId, Sat
+from leyden.types import FeeRatePerKw, Msat, NodeId, Sat
 from leyden_inmemory import InMemoryKeyManager
 from leyden_regtest.chain import EmbeddedChain
 from leyden_regtest.inprocess import InProcessChain
@@ -92,7 +92,7 @@ class World:
     async def channel(self, funder: Node, fundee: Node, amount: int = 1_000_000, push_msat: int = 0) -> bytes:
         """An open channel, usable on both sides."""
         await self.connect(funder, fundee)
-        channel_id = await funder.open_channel(fundee.node_id, Sat(amount), push=push_msat)  # type: ignore[arg-type]
+        channel_id = await funder.open_channel(fundee.node_id, Sat(amount), push=Msat(push_msat))
         await self.mine(4)
         await until(lambda: usable(funder) and usable(fundee))
         return channel_id

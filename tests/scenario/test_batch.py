@@ -72,7 +72,8 @@ def test_two_channels_one_transaction(town: Town) -> None:
     town.open()
     assert not town.errors
     assert len(town.ids) == 2
-    outpoints = [town.alice.core.channels.get(i).channel.fundings[0].outpoint for i in town.ids]  # type: ignore[union-attr]
+    actors = [town.alice.core.channels.get(channel_id) for channel_id in town.ids]
+    outpoints = [actor.channel.fundings[0].outpoint for actor in actors if actor is not None]
     assert outpoints[0].txid == outpoints[1].txid
     assert outpoints[0].vout != outpoints[1].vout
     town.simulation.mine(6)

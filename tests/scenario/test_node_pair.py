@@ -1,6 +1,7 @@
 """Two nodes, one channel, real payments: the whole of it over TCP, SQLite and a chain with consensus rules."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -128,14 +129,14 @@ class SlowReads:
 
     inline = True
 
-    def __init__(self, store: object) -> None:
+    def __init__(self, store: Any) -> None:
         self._store = store
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def get(self, key: bytes) -> bytes | None:
-        row: bytes | None = await self._store.get(key)  # type: ignore[attr-defined]
+        row: bytes | None = await self._store.get(key)
         await asyncio.sleep(0.02)
         return row
 

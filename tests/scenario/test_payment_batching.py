@@ -4,7 +4,7 @@ import asyncio
 
 from leyden.channel import ChannelPolicy
 from leyden.node import Node
-from leyden.types import Msat
+from leyden.types import Msat, Sat
 
 from tests.scenario.conftest import World, until
 
@@ -15,8 +15,8 @@ async def open_three(world: World) -> tuple[Node, Node]:
     alice, bob = await world.start("alice", policy=POLICY), await world.start("bob", policy=POLICY)
     await world.fund(alice, 5_000_000)
     await world.connect(alice, bob)
-    for amount in (1_000_000, 1_000_000, 1_000_000):
-        await alice.open_channel(bob.node_id, amount)  # type: ignore[arg-type]
+    for _ in range(3):
+        await alice.open_channel(bob.node_id, Sat(1_000_000))
     await world.mine(4)
     await until(lambda: sum(c.usable for c in alice.channels()) == sum(c.usable for c in bob.channels()) == 3)
     return alice, bob

@@ -1,5 +1,7 @@
 """``option_simple_close``: both sides propose, sign and replace closing transactions (BOLT 2; C-064 to C-068)."""
 
+from typing import Any, TypeVar
+
 import pytest
 from channel_kit import SIGNERS, commit_add, forget, lifecycle, open_pair, preimage_of, refused, send, waiting
 from leyden.bitcoin import op_return, p2pkh, p2tr, p2wpkh
@@ -19,6 +21,7 @@ from leyden.wire import Shutdown as ShutdownMessage
 from leyden.wire.features import Feature, Features
 from msgspec.structs import replace
 
+M = TypeVar("M")
 SIMPLE = PAIR_FEATURES | Features.of(Feature.OPTION_SIMPLE_CLOSE)
 FREE = Features(SIMPLE.bits & ~(1 << Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT))
 WARNED = ["send warning", "disconnect"]
@@ -138,8 +141,9 @@ def test_the_shapes_that_we_sign_follow_who_has_less(push_msat: int, closer: str
     assert {e.channel.lifecycle for e in pair.ends} == {Lifecycle.CLOSING}
 
 
-def sent(end: ChannelEnd, kind: type) -> list[ClosingComplete]:
-    return [e.message for e in end.log if isinstance(getattr(e, "message", None), kind)]  # type: ignore[union-attr]
+def sent(end: ChannelEnd, kind: type[M]) -> list[M]:
+    messages = [getattr(effect, "message", None) for effect in end.log]
+    return [message for message in messages if isinstance(message, kind)]
 
 
 def test_a_fee_above_our_balance_is_never_proposed() -> None:
@@ -295,7 +299,7 @@ def test_a_second_proposal_before_our_answer_costs_the_connection() -> None:
     ],
     ids=str,
 )
-def test_an_answer_that_we_do_not_take(change: dict[str, object]) -> None:
+def test_an_answer_that_we_do_not_take(change: dict[str, Any]) -> None:
     pair = simple_pair()
     until_complete(pair)
     pair.deliver(pair.a)
@@ -303,7 +307,8 @@ def test_an_answer_that_we_do_not_take(change: dict[str, object]) -> None:
     signature = answer.closer_and_closee_outputs or b""
     known = {"moved": signature, "high": high_s(signature)}
     forget(pair.a)
-    words = names(send(pair, pair.a, replace(answer, **{k: known.get(v, v) for k, v in change.items()})))  # type: ignore[call-overload]
+    changes: dict[str, Any] = {name: known.get(value, value) for name, value in change.items()}
+    words = names(send(pair, pair.a, replace(answer, **changes)))
     assert words == WARNED
     assert not closes(pair.a)
     assert C_067.enabled
@@ -384,7 +389,7 @@ def test_another_script_is_adopted_for_the_peers_next_proposal() -> None:
     pair.deliver(pair.a, 1)
     pair.deliver(pair.b, 1)
     again = next(m for m in sent(pair.a, ShutdownMessage)[::-1])
-    assert again.scriptpubkey == p2tr(b"\x02" * 32)  # type: ignore[attr-defined]
+    assert again.scriptpubkey == p2tr(b"\x02" * 32)
     pair.settle()
 
 

@@ -1,6 +1,6 @@
 """Connections of a node, seen from the other end: vetting, one session per node id, limits, time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from leyden.node.peers import ConnectFailed
 from leyden.testing.scripted_peer import ScriptedPeer
 from leyden.testing.simulation import SimNode, Simulation, SimWire
 from leyden.wire import ErrorMessage, Init, Ping, Pong, WarningMessage
+
+Answer = Callable[[str | None], None]
 
 
 @pytest.fixture
@@ -211,9 +213,9 @@ def test_connecting_to_ourselves_is_refused(simulation: Simulation, node: SimNod
 def test_why_a_peer_is_refused_is_in_the_log_only(simulation: Simulation, node: SimNode) -> None:
     seen: list[PeerInfo] = []
 
-    def refuse(info: PeerInfo, answer: object) -> None:
+    def refuse(info: PeerInfo, answer: Answer) -> None:
         seen.append(info)
-        answer("owes us money")  # type: ignore[operator]
+        answer("owes us money")
 
     node.core.peers._ask_peer = refuse
     with structlog.testing.capture_logs() as logged:
@@ -232,14 +234,14 @@ def test_the_caller_of_connect_hears_of_a_refusal(simulation: Simulation, node: 
     node.core.engine.post(lambda: node.core.peers.connect(peer.node_id, "peer.example", 9735, heard.append))
     peer.accept()
     assert heard == []
-    node.core.engine.post(lambda: pending[0]("owes us money"))  # type: ignore[operator]
+    node.core.engine.post(lambda: pending[0]("owes us money"))
     simulation.settle()
     assert [str(error) for error in heard] == ["this node refused the peer; its log says why"]
     peer.expect_closed(peers_module.NOT_ACCEPTED)
 
 
-def hold_vetting(core: NodeCore) -> list[object]:
-    pending: list[object] = []
+def hold_vetting(core: NodeCore) -> list[Answer]:
+    pending: list[Answer] = []
     core.peers._ask_peer = lambda _info, answer: pending.append(answer)
     return pending
 
@@ -250,7 +252,7 @@ def test_messages_wait_for_the_vetting(simulation: Simulation, node: SimNode) ->
     peer.send(WarningMessage(channel_id=bytes(32), data=b"early"), Ping(num_pong_bytes=1, ignored=b""))
     peer.expect(Pong)
     assert ready(node) == []
-    node.core.engine.post(lambda: pending[0](None))  # type: ignore[operator]
+    node.core.engine.post(lambda: pending[0](None))
     simulation.settle()
     assert [each.state for each in ready(node)] == [PeerState.READY]
 
