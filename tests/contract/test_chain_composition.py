@@ -77,7 +77,7 @@ async def test_fail_over_to_bitcoind_and_back_to_electrum(
         await until(lambda: node.transactions()[0]["accepted_by"] == "bitcoind, electrum", 30)
         daemon.mine()
         await until(lambda: node.wallet_balance().confirmed < 3_400_000, 30)
-        assert not node.info().chain_degraded
+        await until(lambda: not node.info().chain_degraded, 30)  # a busy machine may have been behind for a moment
     finally:
         await node.stop()
 
@@ -86,6 +86,7 @@ async def test_a_verifier_over_the_real_servers_agrees(
     daemon: Bitcoind, server: ElectrumServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leyden.node.chainmonitor.CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("leyden.node.chain_verify.HIDDEN_SECONDS", 5.0)  # the verifier is believed after twice that
     config = compose(tmp_path / "node", daemon, server, chain_source="electrum", chain_verifier="bitcoind")
     node = await start(config)
     try:
@@ -95,7 +96,7 @@ async def test_a_verifier_over_the_real_servers_agrees(
             daemon.mine()
         await until(lambda: node.wallet_balance().confirmed == 3_000_000, 30)
         await until(lambda: followed.follower.best_hash == verifier.follower.best_hash, 30)
-        assert not node.info().chain_degraded
+        await until(lambda: not node.info().chain_degraded, 30)  # a busy machine may have been behind for a moment
         server.freeze()
         daemon.mine(4)
         await until(lambda: "bitcoind is at block" in node.core.chain.health.why, 90)
