@@ -91,7 +91,9 @@ testbed: setup ## fetch the real counterparts of the tests (bitcoind; no root ne
 test: setup ## everything
 	$(PY) -m pytest -n $(JOBS) -m 'not testbed and not interop' --require-kernel-verdicts $(PYTEST_ARGS)
 
+# Fetched before the first test, whose time is limited; what cannot be had skips, and in CI fails, with its reason.
 test-testbed: setup ## the plugins against their real counterparts
+	-@$(PY) -m tests.testbed bitcoind electrum-server electrum-server-2 >/dev/null
 	$(PY) -m pytest -m 'testbed and not interop' $(PYTEST_ARGS)
 
 storm: setup ## hundreds of reorgs and restarts with payments running, then the count (STORM_ARGS=--quick)

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import Future
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.interop.peer import ChannelKind, NotSupported, Opening, Paid, PeerCha
 from tests.testbed.bitcoind import Bitcoind
 from tests.testbed.electrum import Electrum, ElectrumError
 from tests.testbed.electrum_server import ElectrumServer
+from tests.testbed.program import PATIENCE
 
 BTC = 100_000_000
 LONG = 3600.0
@@ -77,7 +79,7 @@ class ElectrumPeer:
         text = (self.folder / "stdout.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
-    def _rpc(self, method: str, *, seconds: float = 60.0, **params: Any) -> Any:
+    def _rpc(self, method: str, *, seconds: float = PATIENCE, **params: Any) -> Any:
         try:
             return self.electrum.rpc(method, timeout=seconds, **params)
         except ElectrumError as error:
@@ -170,8 +172,8 @@ class ElectrumPeer:
     def _close_quietly(self, funding: str) -> None:
         try:
             self.electrum.rpc("close_channel", timeout=60, channel_point=funding)
-        except (OSError, ElectrumError, ValueError):
-            pass  # the chain tells
+        except (OSError, HTTPException, ElectrumError, ValueError):
+            pass  # the chain tells; the daemon may be killed over its answer
 
     # -- payments ------------------------------------------------------------------------------------------------------
 
@@ -248,7 +250,7 @@ class ElectrumPeer:
 
     def _when_complete(self, method: str, **params: str) -> None:
         """It settles nothing before it has seen the whole payment."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self._rpc(method, **params)

@@ -372,19 +372,13 @@ def _balances(channel: dict[str, Any], funder: bool, in_flight: int = 0) -> tupl
 
 def _opened(channel: dict[str, Any], usable: bool) -> PeerChannel:
     htlcs = channel["pending_htlcs"]
-    funder = bool(channel["initiator"])
-    local, remote = _balances(channel, funder, sum(int(htlc["amount"]) for htlc in htlcs))
-    return PeerChannel(
-        funding=channel["channel_point"],
-        remote_node_id=channel["remote_pubkey"],
-        capacity_sat=int(channel["capacity"]),
-        local_msat=local,
-        remote_msat=remote,
+    return _seen(
+        channel,
+        channel["remote_pubkey"],
+        bool(channel["initiator"]),
+        sum(int(htlc["amount"]) for htlc in htlcs),
         usable=usable,
         htlcs=len(htlcs),
-        kind=_kind(channel["commitment_type"]),
-        public=not channel["private"],
-        peer_is_funder=funder,
         short_channel_id=_short_channel_id(int(channel["chan_id"])),
     )
 
@@ -393,18 +387,22 @@ def _unopened(entry: dict[str, Any]) -> PeerChannel:
     """A channel that is not open yet, or not any more."""
     channel = entry["channel"]
     funder = channel["initiator"] == "INITIATOR_LOCAL"
-    local, remote = _balances(channel, funder)
+    closing_txid = entry.get("closing_txid") or None
+    return _seen(channel, channel["remote_node_pub"], funder, usable=False, closing_txid=closing_txid)
+
+
+def _seen(channel: dict[str, Any], node_id: str, funder: bool, in_flight: int = 0, **more: Any) -> PeerChannel:
+    local, remote = _balances(channel, funder, in_flight)
     return PeerChannel(
         funding=channel["channel_point"],
-        remote_node_id=channel["remote_node_pub"],
+        remote_node_id=node_id,
         capacity_sat=int(channel["capacity"]),
         local_msat=local,
         remote_msat=remote,
-        usable=False,
         kind=_kind(channel["commitment_type"]),
         public=not channel["private"],
         peer_is_funder=funder,
-        closing_txid=entry.get("closing_txid") or None,
+        **more,
     )
 
 
