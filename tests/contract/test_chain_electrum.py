@@ -89,7 +89,7 @@ def new_server(daemon: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def node(folder: Path, *servers: str, network: Network = Network.REGTEST, **settings: object) -> ElectrumNode:
     return make_node(
-        ElectrumSettings(servers=servers, **settings),  # type: ignore[arg-type]
+        ElectrumSettings(servers=servers, **settings),
         ServiceContext(folder=folder, network=network),
     )
 

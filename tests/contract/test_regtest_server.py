@@ -300,7 +300,7 @@ async def test_the_plugin_provides_three_services_through_the_registry(folder: P
     with EmbeddedChain(folder / "c") as chain:
         server = ChainServer(chain, folder / "s")
         await server.start()
-        driver = ChainDriver(made["chain_source"], 111)  # type: ignore[arg-type]
+        driver = ChainDriver(made["chain_source"], 111)
         await driver.start()
         await driver.run_until(110, chain.tip_hash)
         assert isinstance(driver.outputs[-1], SourceSynced)

@@ -404,7 +404,7 @@ class Story:
         return await self.node.create_invoice(None if msat is None else Msat(msat), "tea", **named)
 
     async def our_invoice(self, payment_hash: str) -> InvoiceView:
-        found = await self.node.invoice(bytes.fromhex(payment_hash))  # type: ignore[arg-type]
+        found = await self.node.invoice(bytes.fromhex(payment_hash))
         assert found is not None
         return found
 

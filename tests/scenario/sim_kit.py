@@ -37,7 +37,7 @@ def start_opening(node: SimNode, remote: bytes, capacity: Sat = CAPACITY, push: 
     core = node.core
 
     def begin() -> None:
-        peer = core.peers.get(remote)  # type: ignore[arg-type]
+        peer = core.peers.get(remote)
         if peer is None:
             raise AssertionError("not connected")
         core.opener.open(peer, capacity, push, False, None, answers.append, answers.append)
@@ -87,7 +87,7 @@ class BusyNode:
         self.simulation.mine(4)
         if not all(isinstance(answer, bytes) for answer in answers) or not answers:
             raise AssertionError(f"the channel did not open: {answers}")
-        self.channel_id = ChannelId(answers[0])  # type: ignore[arg-type]
+        self.channel_id = ChannelId(answers[0])
         self._scripts: list[ScriptedPeer] = []
         self.paid = 0
         self.bystander = self.script("bystander").connect()

@@ -382,7 +382,7 @@ class Robber:
                 if isinstance(message, ErrorMessage):
                     self.errors.append(message.data.decode())
                 for end in ends:
-                    self._tell(end, message)  # type: ignore[arg-type]
+                    self._tell(end, message)
             if not said:
                 return
 
@@ -499,7 +499,7 @@ def test_the_temporary_id_of_our_own_opening(world: World) -> None:
     proposal = robber.peer.expect(OpenChannel)
     robber.peer.send(replace(proposal, funding_satoshis=150_000))
     robber.pump()
-    actor = core.channels.get(proposal.temporary_channel_id)  # type: ignore[arg-type]
+    actor = core.channels.get(proposal.temporary_channel_id)
     assert actor is not None
     assert actor.channel.config.local_is_funder
     assert actor.channel.lifecycle is Lifecycle.AWAIT_ACCEPT

@@ -178,8 +178,8 @@ class Shell:
             name,
             source,
             follower=load((), b"b", Network.REGTEST, BlockHeight(1)),
-            host=self,  # type: ignore[arg-type]
-            caller=self,  # type: ignore[arg-type]
+            host=self,
+            caller=self,
             post=self.waiting.append,
             after_commit=self.waiting.append,
             on_output=lambda _runner, _output: None,

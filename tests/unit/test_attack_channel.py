@@ -141,7 +141,7 @@ def test_two_htlcs_of_one_hash_and_amount(pair: ChannelPair, first: bool) -> Non
         pair.add(pair.a, 5_000_000)
     pair.settle()
     assert [h.id for h in received(pair.b)] == [0, 1]
-    pair.b.do(ev.FulfillHtlc(id=0 if first else 1, preimage=preimage_of(5_000_000)))  # type: ignore[arg-type]
+    pair.b.do(ev.FulfillHtlc(id=0 if first else 1, preimage=preimage_of(5_000_000)))
     pair.settle()
     assert pair.b.channel.local_settled == 305_000_000
     assert list(pair.a.channel.local_htlcs) == [1 if first else 0]
@@ -163,7 +163,7 @@ def test_failed_then_fulfilled_then_reconnected(pair: ChannelPair) -> None:
     say(pair.a, UpdateFulfillHtlc(channel_id=id, id=0, payment_preimage=preimage_of(amount)))
     assert pair.a.channel is before
     pair.reconnect()
-    pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(amount)))  # type: ignore[arg-type]
+    pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(amount)))
     pair.settle()
     assert pair.a.channel.remote_settled == 305_000_000
     assert not [d for d in pair.a.take_deliveries() if isinstance(d, fx.HtlcFailed)]
@@ -199,10 +199,10 @@ def test_the_connection_is_cut_after_each_message(cut: int) -> None:
     pair.add(pair.a, 7_000_000)
     pair.add(pair.b, 8_000_000)
     pair.settle()
-    pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(7_000_000)))  # type: ignore[arg-type]
+    pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(7_000_000)))
     pair.a.do(ev.FailHtlc(id=0, reason=b"no"))
     pair.add(pair.a, 9_000_000)
-    pair.a.do(ev.UpdateFee(feerate=600))  # type: ignore[arg-type]
+    pair.a.do(ev.UpdateFee(feerate=600))
     for end in pair.ends:
         pair.end_turn(end)
     for index in range(cut):
@@ -248,7 +248,7 @@ def away(pair: ChannelPair) -> ChannelReestablish:
     """Some history, then a reconnect: what ``b`` honestly says, not delivered yet."""
     pair.add(pair.a, 10_000_000)
     pair.settle()
-    pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(10_000_000)))  # type: ignore[arg-type]
+    pair.b.do(ev.FulfillHtlc(id=0, preimage=preimage_of(10_000_000)))
     pair.settle()
     pair.disconnect()
     pair.connect()

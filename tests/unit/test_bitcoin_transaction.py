@@ -162,7 +162,7 @@ def test_ids_take_no_part_in_comparison() -> None:
     assert _changed(version=3) != SIGNED
     assert _changed(version=3).txid != SIGNED.txid
     with pytest.raises(AttributeError):
-        SIGNED.version = 3  # type: ignore[misc]
+        SIGNED.version = 3
 
 
 def test_sizes() -> None:

@@ -354,7 +354,7 @@ def test_path_keys_and_data_belong_together(final: bool) -> None:
             encrypted_recipient_data=b"x" if data else None, current_path_key=NODES[4] if in_onion else None
         )
         peeled = PeeledPayment(payload=payload, next_packet=None if final else b"next")
-        refused("C-185", lambda p=peeled, h=htlc: path_key_of(p, h), failure)  # type: ignore[misc]
+        refused("C-185", lambda p=peeled, h=htlc: path_key_of(p, h), failure)
 
 
 def test_a_payment_outside_a_path() -> None:

@@ -388,7 +388,7 @@ def test_start_at_a_checkpoint() -> None:
     low = Checkpoint(height=BlockHeight(3), hash=checkpoint.hash)
     for start in (start_at, begin_at):
         with pytest.raises(ChainSourceError, match="not that many"):
-            start(Network.REGTEST, low, run)  # type: ignore[operator]
+            start(Network.REGTEST, low, run)
 
 
 def test_a_header_at_a_known_height_must_be_the_known_block(monkeypatch: pytest.MonkeyPatch) -> None:

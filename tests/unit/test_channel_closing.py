@@ -109,7 +109,7 @@ def test_after_shutdown_htlcs_are_removed_but_not_added() -> None:
     pair.a.do(ev.Shutdown())
     add = ev.AddHtlc(
         amount_msat=Msat(1_000_000),
-        payment_hash=bytes(32),  # type: ignore[arg-type]
+        payment_hash=bytes(32),
         cltv_expiry=BlockHeight(500),
         onion_routing_packet=bytes(1366),
     )
@@ -212,7 +212,7 @@ def closing_message(
 def negotiating(**kwargs: object) -> tuple[ChannelPair, ClosingSigned]:
     """Both are shut down; the funder's offer waits."""
     pair = open_pair(push_msat=300_000_000)
-    pair.a.do(ev.Shutdown(**kwargs))  # type: ignore[arg-type]
+    pair.a.do(ev.Shutdown(**kwargs))
     pair.end_turn(pair.a)
     pair.deliver(pair.a)
     pair.end_turn(pair.b)

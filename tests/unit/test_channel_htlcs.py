@@ -174,7 +174,7 @@ def test_ids_count_from_0_without_gaps_and_hashes_may_repeat() -> None:
     same = [pair.add(pair.a, 5_000_000, b"x" * 32) for _ in range(3)]
     pair.settle()
     assert same == [0, 1, 2]
-    pair.b.do(ev.FulfillHtlc(id=0, preimage=b"x" * 32))  # type: ignore[arg-type]
+    pair.b.do(ev.FulfillHtlc(id=0, preimage=b"x" * 32))
     pair.settle()
     assert pair.add(pair.a, 5_000_000) == 3
     for id in (0, 3, 5):

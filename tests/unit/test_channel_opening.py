@@ -315,7 +315,7 @@ def test_a_funding_transaction_must_pay_exactly_and_be_segwit() -> None:
     pair.settle()
     needed = next(d for d in pair.a.deliveries if isinstance(d, fx.FundingNeeded))
     good = TxOut(value=needed.amount, script=needed.script)
-    signed = TxIn(prevout=OutPoint(bytes(32), 0), sequence=0, witness=(b"x",))  # type: ignore[arg-type]
+    signed = TxIn(prevout=OutPoint(bytes(32), 0), sequence=0, witness=(b"x",))
     from leyden.bitcoin import Transaction
 
     def tx(output: TxOut, txin: TxIn = signed) -> Transaction:

@@ -86,7 +86,7 @@ class PairMachine(RuleBasedStateMachine):
         received = known[sorted(known)[pick % len(known)]]
         command: ev.Command
         if how == "fulfill" and not received.must_fail:
-            command = ev.FulfillHtlc(id=received.id, preimage=self.preimages[received.payment_hash])  # type: ignore[arg-type]
+            command = ev.FulfillHtlc(id=received.id, preimage=self.preimages[received.payment_hash])
         elif how == "malformed":
             command = ev.FailMalformedHtlc(id=received.id, sha256_of_onion=bytes(32), failure_code=0xC005)
         else:
@@ -219,7 +219,7 @@ class PairMachine(RuleBasedStateMachine):
                     end.do(ev.FailHtlc(id=received.id, reason=bytes(292)))
                 else:
                     preimage = self.preimages[received.payment_hash]
-                    end.do(ev.FulfillHtlc(id=received.id, preimage=preimage))  # type: ignore[arg-type]
+                    end.do(ev.FulfillHtlc(id=received.id, preimage=preimage))
             self.known[end.name].clear()
         pair.settle()
         self.absorb()

@@ -47,7 +47,7 @@ def add_both_ways(pair: ChannelPair, amount: int) -> None:
 def test_the_first_type_that_both_have_is_proposed(
     wanted: tuple[str, ...], without_anchors: bool, expected: Features | None
 ) -> None:
-    pair = make_pair(policy_a=ChannelPolicy(minimum_depth=1, channel_types=wanted))  # type: ignore[arg-type]
+    pair = make_pair(policy_a=ChannelPolicy(minimum_depth=1, channel_types=wanted))
     if without_anchors:
         bits = pair.a.env.features.bits & ~(1 << Feature.OPTION_ANCHORS)
         for end in pair.ends:

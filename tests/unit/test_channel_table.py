@@ -122,9 +122,9 @@ def messages(channel: Channel) -> list[Message]:
             push_msat=0,
             feerate_per_kw=500,
             channel_flags=0,
-            **terms,  # type: ignore[arg-type]
+            **terms,
         ),
-        wire.AcceptChannel(temporary_channel_id=id, minimum_depth=1, **terms),  # type: ignore[arg-type]
+        wire.AcceptChannel(temporary_channel_id=id, minimum_depth=1, **terms),
         wire.FundingCreated(
             temporary_channel_id=id, funding_txid=bytes(32), funding_output_index=0, signature=bytes(64)
         ),
@@ -200,20 +200,20 @@ def events(channel: Channel) -> list[ev.AnyInput]:
 
 
 def _outpoint(channel: Channel) -> OutPoint:
-    return channel.funding_outpoint or OutPoint(bytes(32), 0)  # type: ignore[arg-type]
+    return channel.funding_outpoint or OutPoint(bytes(32), 0)
 
 
 def commands() -> list[ev.AnyInput]:
-    tx = Transaction(version=2, inputs=(TxIn(prevout=OutPoint(bytes(32), 0), sequence=0),), outputs=(), locktime=0)  # type: ignore[arg-type]
+    tx = Transaction(version=2, inputs=(TxIn(prevout=OutPoint(bytes(32), 0), sequence=0),), outputs=(), locktime=0)
     return [
         ev.ProvideFunding(tx=tx, vout=0),
         ev.AddHtlc(
             amount_msat=Msat(1),
-            payment_hash=bytes(32),  # type: ignore[arg-type]
+            payment_hash=bytes(32),
             cltv_expiry=BlockHeight(1),
             onion_routing_packet=b"",
         ),
-        ev.FulfillHtlc(id=77, preimage=bytes(32)),  # type: ignore[arg-type]
+        ev.FulfillHtlc(id=77, preimage=bytes(32)),
         ev.FailHtlc(id=77, reason=b""),
         ev.FailMalformedHtlc(id=77, sha256_of_onion=b"", failure_code=0),
         ev.UpdateFee(feerate=FeeRatePerKw(1)),

@@ -215,8 +215,8 @@ def test_a_line_that_hangs_without_its_rule(monkeypatch: pytest.MonkeyPatch) -> 
         rule = "C-150"
         timed_out = True
 
-    prover.claims["C-150"] = [Item()]  # type: ignore[list-item]
+    prover.claims["C-150"] = [Item()]
     baseline = {Item.nodeid: checklist.Run("passed", 0.1)}
-    status, why = prover._judge(Stuck(), {}, baseline)  # type: ignore[arg-type]
+    status, why = prover._judge(Stuck(), {}, baseline)
     assert status is Status.NOT_PROVED
     assert "still running" in why

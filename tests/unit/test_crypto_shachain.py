@@ -66,7 +66,7 @@ def test_store_is_a_value() -> None:
     assert store == again
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(store), type=ShachainStore) == store
     with pytest.raises(AttributeError):
-        store.next_index = 0  # type: ignore[misc]
+        store.next_index = 0
 
 
 def test_down_to_the_last_index() -> None:

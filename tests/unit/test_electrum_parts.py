@@ -287,7 +287,7 @@ class Estimates:
 
 async def test_feerates_come_per_weight_and_not_below_what_is_relayed() -> None:
     async def rate(target: FeeTarget, server: Estimates, network: Network = Network.MAINNET) -> int | None:
-        return await fees.estimate(server, network, target)  # type: ignore[arg-type]
+        return await fees.estimate(server, network, target)
 
     server = Estimates({12: 0.0001, 1008: 0.00002})
     assert await rate(FeeTarget.FUNDING, server) == 2500

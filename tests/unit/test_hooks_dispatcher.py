@@ -98,7 +98,7 @@ async def test_without_a_plugin_the_policy_of_the_config_answers() -> None:
         ("yes", "plugin p0 failed"),
         (1, "plugin p0 failed"),
         (AcceptTerms(), "plugin p0 failed"),
-        (Refusal(reason=7), "plugin p0 failed"),  # type: ignore[arg-type]
+        (Refusal(reason=7), "plugin p0 failed"),
         (ValueError("secret detail"), "plugin p0 failed"),
         (SystemExit(3), "plugin p0 failed"),
         (asyncio.CancelledError(), "plugin p0 failed"),
@@ -130,7 +130,7 @@ async def test_terms_are_merged_to_the_most_careful() -> None:
     assert await make(answering(one), answering(True), answering(two)).accept_channel(OPEN) == expected
     assert await make(answering(True)).accept_channel(OPEN) == AcceptTerms()
     assert isinstance(await make(answering(one), answering(False)).accept_channel(OPEN), Refusal)
-    wrong = AcceptTerms(minimum_depth="three")  # type: ignore[arg-type]
+    wrong = AcceptTerms(minimum_depth="three")
     assert await make(answering(wrong)).accept_channel(OPEN) == Refusal(reason="plugin p0 failed")
 
 

@@ -70,7 +70,7 @@ class Blunt:
 def make(*estimators: Any) -> tuple[FeeCache, Clock]:
     clock = Clock()
     named = [(f"source{number}", estimator) for number, estimator in enumerate(estimators)]
-    return FeeCache(named, clock, Caller(clock, lambda work: work())), clock  # type: ignore[arg-type]
+    return FeeCache(named, clock, Caller(clock, lambda work: work())), clock
 
 
 @pytest.mark.parametrize("bad", [None, "a lot", 0, -5, True, 1.5, ConnectionError("gone")])

@@ -247,7 +247,7 @@ class Odd:
 def test_every_broadcaster_is_reported_with_its_reason_and_what_that_means() -> None:
     cheap, good = Mempool(), Mempool()
     cheap.refusal, cheap.why = "min relay fee not met", BroadcastRefusal.LOW_FEE
-    rig = Rig(cheap, Blunt(), Odd(), good)  # type: ignore[arg-type]
+    rig = Rig(cheap, Blunt(), Odd(), good)
     tx = make(1000)
     rig.tracker.track(tx, BroadcastKind.SWEEP)
     rig.turn()
@@ -340,7 +340,7 @@ class LateHost:
 
 def test_a_broadcaster_that_thinks_is_not_asked_again_before_its_patience_is_over() -> None:
     host, clock = LateHost(), [0.0]
-    tracker = TxTracker([("slow", Slow())], Caller(host, lambda work: work()), lambda _: None, lambda: clock[0])  # type: ignore[arg-type]
+    tracker = TxTracker([("slow", Slow())], Caller(host, lambda work: work()), lambda _: None, lambda: clock[0])
     tx = make(1000)
     tracker.track(tx, BroadcastKind.SWEEP)
     tracker.commit()

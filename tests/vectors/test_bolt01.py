@@ -137,7 +137,7 @@ def test_signed_int(kind: str, value: int, data: str) -> None:
 
 @pytest.mark.parametrize("data", DATA["extension"]["good"])
 def test_message_extension(data: str) -> None:
-    assert encode(decode(bytes.fromhex(data))).hex() == DATA["extension"]["good"][0]  # type: ignore[arg-type]
+    assert encode(decode(bytes.fromhex(data))).hex() == DATA["extension"]["good"][0]
 
 
 @pytest.mark.proves("C-128")

@@ -55,7 +55,7 @@ def test_queries(case: dict[str, Any]) -> None:
     data = bytes.fromhex(case["bytes"])
     message = decode(data)
     assert type(message).__name__ == case["message"]
-    assert encode(message) == data  # type: ignore[arg-type]
+    assert encode(message) == data
     match message:
         case QueryChannelRange():
             assert message.first_blocknum == case["first_blocknum"]
