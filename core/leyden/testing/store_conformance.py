@@ -360,18 +360,18 @@ class DurableStoreConformance(StoreConformance):
         expect(acknowledged > self.kills, "the writer never came to write")
 
     def _write_and_kill(self, folder: Path, seconds: float, last: int) -> int:
-        """Let a writer commit until killed, ``seconds`` after its first commit; the last number it acknowledged."""
+        """Let a writer commit until killed, ``seconds`` after its second commit; the last number it acknowledged."""
         command = [sys.executable, "-m", "leyden.testing.store_writer", self.factory, str(folder), str(last + 1)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             if process.stdout is None:
                 raise RuntimeError("no pipe to the writer")
-            first = process.stdout.readline()
-            expect(bool(first), "the writer died by itself")
+            first = [process.stdout.readline() for _ in range(2)]
+            expect(all(first), "the writer died by itself")
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
-            lines = [first, *process.stdout.read().splitlines(keepends=True)]
+            lines = [*first, *process.stdout.read().splitlines(keepends=True)]
             process.wait()
             expect_equal(process.returncode, -signal.SIGKILL, "the writer died by itself")
         return int([line for line in lines if line.endswith("\n")][-1])
