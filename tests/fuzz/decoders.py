@@ -220,7 +220,7 @@ def _encrypted_data(data: bytes) -> None:
 
 def _failure(data: bytes) -> None:
     found = failures.decode_failure(data)
-    assert failures.decode_failure(failures.encode_failure(found)) == found  # type: ignore[arg-type]
+    assert failures.decode_failure(failures.encode_failure(found)) == found
 
 
 def fields(data: bytes) -> None:
@@ -234,7 +234,7 @@ def message(data: bytes) -> None:
         return
     again = encode(found)
     assert decode(again) == found
-    assert encode(decode(again)) == again  # type: ignore[arg-type]
+    assert encode(decode(again)) == again
     each(data, (lambda _: check_may_send(found, Features(), Features()), lambda _: _use(found)), WireError)
 
 

@@ -9,7 +9,7 @@ from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy
 from leyden.channel import events as ev
 from leyden.crypto import sha256
-from leyden.hooks.types import Alarm, AlarmCleared, DestinationPurpose, OpenFailed
+from leyden.hooks.types import Alarm, AlarmCleared, OpenFailed
 from leyden.testing.channel_pair import ChannelEnd, ChannelPair
 from leyden.testing.memory_store import CommitMoment, MemoryStore
 from leyden.testing.simulation import SimNode, Simulation
@@ -17,9 +17,9 @@ from leyden.testing.story import Plan, Story
 from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, Msat, NodeId, PaymentHash, Preimage, Sat
 from leyden_inmemory.manager import InMemoryKeyManager
 
+from tests.scenario.sim_kit import CAPACITY, PUSH, fund, start_opening
+
 Note = Callable[[bytes, bytes], None]
-CAPACITY = Sat(1_000_000)
-PUSH = Msat(300_000_000)
 
 
 def tell_all(note: Note) -> None:
@@ -61,7 +61,7 @@ def _whole_story(note: Note, folder: Path) -> None:
         fail, watch = failing(node), _watch(node, note)
         return lambda store: (fail(store), watch(store))[0]
 
-    story._failing = watching  # type: ignore[method-assign]
+    story._failing = watching  # type: ignore[method-assign]  # where a story gets its stores
     story.tell()
 
 
@@ -86,24 +86,20 @@ def _force_close(note: Note, folder: Path) -> None:
         alice, bob = simulation.add_node("alice"), simulation.add_node("bob")
         for node in (alice, bob):
             _watch(node, note)(node.store)
-            _fund(simulation, node)
+            fund(simulation, node)
         _add_small_things(alice, bob.node_id)
         simulation.connect(alice, bob)
         core = alice.core
-
-        def begin() -> None:
-            peer = core.peers.get(bob.node_id)
-            if peer is None:
-                raise AssertionError("not connected")
-            core.opener.open(peer, CAPACITY, PUSH, False, None, lambda _: None, lambda _: None)
-
-        core.engine.post(begin)
-        simulation.settle()
+        (channel_id,) = start_opening(alice, bob.node_id)
         simulation.mine(6)
-        actor = core.channels.get(next(iter(core.channels.channels())).channel_id)
-        if actor is None:
-            raise AssertionError("no channel")
-        core.engine.post(lambda: core.channels.apply(actor, ev.ForceClose(reason="asked for")))  # type: ignore[arg-type]
+
+        def close() -> None:
+            actor = core.channels.get(channel_id)
+            if actor is None:
+                raise AssertionError("no channel")
+            core.channels.apply(actor, ev.ForceClose(reason="asked for"))
+
+        core.engine.post(close)
         simulation.settle()
         simulation.mine(1)
         simulation.reorg(1)
@@ -111,17 +107,6 @@ def _force_close(note: Note, folder: Path) -> None:
             simulation.mine(1)
     finally:
         simulation.close()
-
-
-def _fund(simulation: Simulation, node: SimNode) -> None:
-    def faucet() -> None:
-        destination, changes = node.core.services.wallet.next_destination(DestinationPurpose.RECEIVE)
-        node.core.engine.journal.merge(changes)
-        simulation.chain.faucet(destination.script, Sat(5_000_000))
-
-    node.core.engine.post(faucet)
-    simulation.settle()
-    simulation.mine(1)
 
 
 # -- channels alone ----------------------------------------------------------------------------------------------------
@@ -140,11 +125,11 @@ def _noting_pairs(note: Note) -> Iterator[None]:
                 note(key, value)
         return written
 
-    ChannelEnd.commit = noting  # type: ignore[method-assign]
+    ChannelEnd.commit = noting  # type: ignore[method-assign]  # a pair has no hook for its commits
     try:
         yield
     finally:
-        ChannelEnd.commit = commit  # type: ignore[method-assign]
+        ChannelEnd.commit = commit  # type: ignore[method-assign]  # as it was
 
 
 def _pair() -> ChannelPair:

@@ -10,7 +10,7 @@ from leyden.node import NodeCore, check_rows, keyspace
 from leyden.node.core import Questions
 from leyden.node.host import run_inline
 from leyden.node.rows import EVENT_COUNT, SCHEMA, SCHEMA_VERSION
-from leyden.payments.records import MAILBOX
+from leyden.payments.records import MAILBOX, MailRow
 from leyden.testing.memory_store import MemoryDisk, MemoryStore
 from leyden.testing.simulation import SimNode
 from leyden.testing.story import Deal, Plan, Story
@@ -160,7 +160,7 @@ def test_what_belongs_together(story: Story, rows: Rows) -> None:
         ("secrets of channel", without(keyspace.CHANNEL_SECRET)),
         ("do not fit our newest commitment", without(keyspace.CHANNEL_HTLC)),
         ("belongs to no channel", {**rows, keyspace.MAILBOX + other + mail[33:]: rows[mail]}),
-        ("the channel has no HTLC 77", _moved(rows, mail, channel, replace(value, id=77))),
+        ("the channel has no HTLC 77", _moved(rows, channel, replace(value, id=77))),
         ("is another one", {**rows, mail: MAILBOX.encode(replace(value, amount_msat=1))}),
         ("event 1 is missing", without(keyspace.EVENT)),
         ("the newest event is", {**rows, keyspace.EVENT_COUNT: EVENT_COUNT.encode(1)}),
@@ -177,8 +177,8 @@ def test_what_belongs_together(story: Story, rows: Rows) -> None:
         assert any(expected in line for line in check(changed)), (expected, check(changed))
 
 
-def _moved(rows: Rows, mail: bytes, channel: bytes, value: object) -> Rows:
-    return {**rows, keyspace.MAILBOX + channel + (77).to_bytes(8, "big"): MAILBOX.encode(value)}  # type: ignore[arg-type]
+def _moved(rows: Rows, channel: bytes, value: MailRow) -> Rows:
+    return {**rows, keyspace.MAILBOX + channel + (77).to_bytes(8, "big"): MAILBOX.encode(value)}
 
 
 def test_a_balance_that_is_not_the_capacity(story: Story, rows: Rows) -> None:

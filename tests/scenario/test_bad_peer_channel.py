@@ -323,7 +323,7 @@ class SlowSigner:
 def test_a_slow_signer_does_not_widen_the_bound(busy: BusyNode) -> None:
     message = proposal(busy)
     opener = busy.core.opener
-    opener._signer = SlowSigner(opener._signer)  # type: ignore[assignment]
+    opener._signer = SlowSigner(opener._signer)  # type: ignore[assignment]  # passes everything on
     peer = busy.script().connect()
     peer.send(*(again(message, number) for number in range(20)))
     assert sum(c.lifecycle in OPENING for c in channels(busy.node)) == MAX_UNFUNDED_PER_PEER

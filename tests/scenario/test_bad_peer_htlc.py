@@ -177,7 +177,7 @@ def test_a_friend_who_signs_wrongly(busy: BusyNode, said: list[Message], field: 
 @pytest.mark.proves("C-080")
 def test_a_friend_who_sits_on_our_htlc(busy: BusyNode) -> None:
     """Past its expiry and grace the channel goes on chain, whether the friend answers pings or not."""
-    busy.friend.core.payments._decide = lambda mail: None  # type: ignore[method-assign]
+    busy.friend.core.payments._decide = lambda mail: None  # type: ignore[method-assign]  # sits on it
     offer(busy, busy.node, onion_for(busy, b"\x04\x01\x01"), expiry=30)
     assert len(busy.channel.local_htlcs) == 1
     grace = busy.node.config.policy.offered_htlc_grace

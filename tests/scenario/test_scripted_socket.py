@@ -27,6 +27,7 @@ async def opened_by(world: World, node: Node, peer: ScriptedSocket) -> ScriptedC
     channel = await peer.answer(node.info().height)
     await peer.run(channel, reached=lambda: channel.channel.lifecycle is Lifecycle.AWAIT_CONFIRMATION)
     await opening
+    await until(lambda: world.chain.find_transaction(channel.channel.fundings[0].outpoint.txid))
     await world.mine(3)
     channel.bury(node.info().height - 2, node.info().height)
     await peer.run(channel, reached=lambda: channel.is_open)
