@@ -77,7 +77,6 @@ class _HistoryAnswer(msgspec.Struct):
 class _ProofAnswer(msgspec.Struct):
     merkle: list[str]
     pos: int
-    block_height: int | None = None
 
 
 class _Features(msgspec.Struct):
@@ -98,7 +97,6 @@ class MempoolInfo(msgspec.Struct):
 
 class PackageAnswer(msgspec.Struct):
     success: bool
-    errors: list[dict[str, str | None]] = []
 
 
 _status_decoder = msgspec.json.Decoder(str | None)
