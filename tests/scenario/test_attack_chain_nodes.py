@@ -214,3 +214,38 @@ def test_a_spend_whose_witness_was_altered_is_seen_all_the_same(scene: Scene) ->
             for coin in coins
         ]
         assert all(alice.core.chain.follower.watches.matches(tx) for tx in bare)
+
+
+def test_what_the_source_was_never_asked_for_is_not_held_against_it(scene: Scene) -> None:
+    """A verifier that was behind when a script was derived tells of a block that the source had brought long before."""
+    scene.begin(sources=[ControlledChain], verifiers=[verifier])
+    scene.source(1).silent = True
+    script = b"\x00\x14" + b"\x42" * 20
+    scene.simulation.chain.faucet(script, Sat(50_000))
+    scene.mine(3)
+    scene.alice.core.engine.post(lambda: scene.chain.watch(script, None))
+    scene.simulation.settle()
+    scene.source(1).silent = False
+    scene.wait(60)
+    assert scene.chain.runners()[1].follower.height == scene.chain.height
+    assert scene.chain.health.why == ""
+
+
+def test_what_one_source_hid_is_not_held_against_the_one_that_took_over(scene: Scene) -> None:
+    scene.begin(
+        sources=[MatchedChain, lambda node: ControlledChain(node, "second")],
+        verifiers=[verifier],
+    )
+    channel_id = scene.open()
+    funding = scene.channel(scene.alice).funding_outpoint
+    scene.source().hides = lambda found: any(txin.prevout == funding for txin in found.tx.inputs)
+    scene.command(scene.bob, channel_id, ForceClose(reason="test"))
+    scene.mine(1)
+    scene.wait(60)
+    assert "matched did not tell of transaction" in scene.chain.health.why
+    said: list[Any] = [SourceTrouble(reason="gone")]
+    scene.source().poll = lambda: said.pop() if said else None  # and nothing more
+    scene.wait(60)
+    assert scene.chain.source_name == "second"
+    assert scene.chain.health.why == ""
+    assert any("did not tell" in text for text in scene.cleared("chain_degraded"))

@@ -575,38 +575,3 @@ def test_the_commitment_of_a_channel_that_was_never_funded_is_given_up(scene: Sc
         scene.simulation.settle()
     assert not scene.bob.core.channels.channels()
     assert tracker.pending() == []
-
-
-def test_what_the_source_was_never_asked_for_is_not_held_against_it(scene: Scene) -> None:
-    """A verifier that was behind when a script was derived tells of a block that the source had brought long before."""
-    scene.begin(sources=[ControlledChain], verifiers=[lambda node: ControlledChain(node, "verifier")])
-    scene.source(1).silent = True
-    script = b"\x00\x14" + b"\x42" * 20
-    scene.simulation.chain.faucet(script, Sat(50_000))
-    scene.mine(3)
-    scene.alice.core.engine.post(lambda: scene.chain.watch(script, None))
-    scene.simulation.settle()
-    scene.source(1).silent = False
-    scene.wait(60)
-    assert scene.chain.runners()[1].follower.height == scene.chain.height
-    assert scene.chain.health.why == ""
-
-
-def test_what_one_source_hid_is_not_held_against_the_one_that_took_over(scene: Scene) -> None:
-    scene.begin(
-        sources=[MatchedChain, lambda node: ControlledChain(node, "second")],
-        verifiers=[lambda node: ControlledChain(node, "verifier")],
-    )
-    channel_id = scene.open()
-    funding = scene.channel(scene.alice).funding_outpoint
-    scene.source().hides = lambda found: any(txin.prevout == funding for txin in found.tx.inputs)
-    scene.command(scene.bob, channel_id, ForceClose(reason="test"))
-    scene.mine(1)
-    scene.wait(60)
-    assert "matched did not tell of transaction" in scene.chain.health.why
-    said: list[Any] = [SourceTrouble(reason="gone")]
-    scene.source().poll = lambda: said.pop() if said else None  # and nothing more
-    scene.wait(60)
-    assert scene.chain.source_name == "second"
-    assert scene.chain.health.why == ""
-    assert any("did not tell" in text for text in scene.cleared("chain_degraded"))
