@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from leyden.bitcoin import Network, Transaction, TxIn, TxOut, p2wsh
-from leyden.crypto import sha256
+from leyden.bitcoin import Network, Transaction, p2wsh
 from leyden.hooks.types import SourceTrouble, SourceWarning, UtxoFound, UtxoSpent, UtxoUnknown, Watch
 from leyden.testing.chain import ChainDriver, anyone_script, spend_anyone
 from leyden.types import BlockHeight, OutPoint, Sat
@@ -27,14 +26,16 @@ from tests.testbed.electrum_liar import (
     FalseHeader,
     Hiding,
     Instead,
+    Invention,
     Liar,
     Lying,
     OldTip,
     Raw,
     Refusal,
+    Refused,
     Silence,
+    Unproved,
     mined,
-    status,
     with_bits,
 )
 from tests.testbed.electrum_server import ElectrumServer
@@ -162,52 +163,6 @@ def flipped_branch(params: list[Any], answer: Any) -> Any:
     return {**answer, "merkle": [bytes([first[0] ^ 1, *first[1:]]).hex(), *answer["merkle"][1:]]}
 
 
-class Invention:
-    """A payment that nobody made enters the history of the watched script, with status, bytes and a proof."""
-
-    def __init__(self, server: ElectrumServer, scene: Scene) -> None:
-        self.server = server
-        self.scripthash = sha256(scene.script)[::-1].hex()
-        self.fake = Transaction(
-            version=2,
-            inputs=(TxIn(prevout=OutPoint(scene.paid.txid, 7), sequence=0),),
-            outputs=(TxOut(value=Sat(5_000_000), script=scene.script),),
-            locktime=0,
-        )
-        self.entry = {"tx_hash": self.fake.txid[::-1].hex(), "height": scene.height - 1}
-
-    def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
-        match method:
-            case "blockchain.scripthash.get_history" if params[0] == self.scripthash:
-                return [*answer, self.entry]
-            case "blockchain.scripthash.subscribe" if params[0] == self.scripthash:
-                return status([*self.server.ask(("blockchain.scripthash.get_history", params)), self.entry])
-            case "blockchain.transaction.get" if params[0] == self.entry["tx_hash"]:
-                return self.fake.serialize().hex()
-            case "blockchain.transaction.get_merkle" if params[0] == self.entry["tx_hash"]:
-                return {"block_height": self.entry["height"], "merkle": [], "pos": 0}
-        return answer
-
-
-class Unproved(Invention):
-    def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
-        if method == "blockchain.transaction.get_merkle":
-            return answer
-        return super().__call__(method, params, answer)
-
-
-class Refused:
-    """Errors where the honest server has answers."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-
-    def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
-        if method == self.method:
-            raise Refusal("I would rather not")
-        return answer
-
-
 Lie = tuple[Callable[[ElectrumServer, Scene], Lying], str]
 """How to make one, and what is said of it."""
 
@@ -276,11 +231,11 @@ LIES: dict[str, Lie] = {
         r"its answer to blockchain.transaction.get_merkle makes no sense",
     ),
     "an invented payment": (
-        lambda server, scene: Invention(server, scene),
+        lambda server, scene: Invention(server, scene.script, scene.height - 1),
         r"transaction \w{64} is not in block \d+ as it says: the merkle proof does not lead to the header",
     ),
     "an invented payment without proof": (
-        lambda server, scene: Unproved(server, scene),
+        lambda server, scene: Unproved(server, scene.script, scene.height - 1),
         r"it does not prove transaction \w{64}, of which it says that it is in block \d+",
     ),
     "a history that does not fit its status": (
@@ -534,7 +489,7 @@ async def test_the_other_server_may_be_the_liar(lie: str, server: ElectrumServer
     """Proofs decide, not numbers: the one that is followed is honest and is kept."""
     lies: dict[str, Lying] = {
         "hides": Hiding(server, scene.spent.txid[::-1].hex()),
-        "invents": Invention(server, scene),
+        "invents": Invention(server, scene.script, scene.height - 1),
         "no work": FalseHeader(scene.height, no_work),
         "old tip": OldTip(server, scene.height - 4),
     }

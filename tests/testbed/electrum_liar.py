@@ -12,7 +12,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from leyden.crypto import sha256d
+from leyden.bitcoin import Transaction, TxIn, TxOut
+from leyden.crypto import sha256, sha256d
+from leyden.types import OutPoint, Sat, Txid
 
 from tests.testbed.electrum_server import ElectrumServer
 
@@ -254,3 +256,51 @@ class Instead:
 
     def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
         return self.change(params, answer) if method == self.method and answer is not None else answer
+
+
+class Invention:
+    """A payment that nobody made enters the history of ``script``, with status, bytes and a proof."""
+
+    def __init__(self, server: ElectrumServer, script: bytes, height: int) -> None:
+        self.server = server
+        self.scripthash = sha256(script)[::-1].hex()
+        self.fake = Transaction(
+            version=2,
+            inputs=(TxIn(prevout=OutPoint(Txid(b"\x17" * 32), 7), sequence=0),),
+            outputs=(TxOut(value=Sat(5_000_000), script=script),),
+            locktime=0,
+        )
+        self.entry = {"tx_hash": self.fake.txid[::-1].hex(), "height": height}
+
+    def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
+        match method:
+            case "blockchain.scripthash.get_history" if params[0] == self.scripthash:
+                return [*answer, self.entry]
+            case "blockchain.scripthash.subscribe" if params[0] == self.scripthash:
+                return status([*self.server.ask(("blockchain.scripthash.get_history", params)), self.entry])
+            case "blockchain.transaction.get" if params[0] == self.entry["tx_hash"]:
+                return self.fake.serialize().hex()
+            case "blockchain.transaction.get_merkle" if params[0] == self.entry["tx_hash"]:
+                return {"block_height": self.entry["height"], "merkle": [], "pos": 0}
+        return answer
+
+
+class Unproved(Invention):
+    """The same without a proof."""
+
+    def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
+        if method == "blockchain.transaction.get_merkle":
+            return answer
+        return super().__call__(method, params, answer)
+
+
+class Refused:
+    """Errors where the honest server has answers."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def __call__(self, method: str, params: list[Any], answer: Any) -> Any:
+        if method == self.method:
+            raise Refusal("I would rather not")
+        return answer
