@@ -194,7 +194,7 @@ class ElectrumPeer:
                 return int(payment["amount_msat"])
         return 0
 
-    def pay(self, bolt11: str, *, timeout: float = 30.0) -> Paid:
+    def pay(self, bolt11: str, *, timeout: float = PATIENCE) -> Paid:
         amount = parse_invoice(bolt11, Network.REGTEST).amount_msat
         if amount is not None and amount < SMALLEST_MSAT:
             raise NotSupported("Electrum hangs for ever when it pays a few msat")

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import msgspec
 
+from tests.testbed.program import PATIENCE
+
 
 class PeerRefused(Exception):
     """The peer refused a command; the text is its own reason."""
@@ -145,7 +147,7 @@ class LightningPeer(Protocol):
         """What was received for it; 0 while it is unpaid."""
         ...
 
-    def pay(self, bolt11: str, *, timeout: float = 30.0) -> Paid:
+    def pay(self, bolt11: str, *, timeout: float = PATIENCE) -> Paid:
         """Wait for the end; also for an invoice of an amount of our choice."""
         ...
 

@@ -16,7 +16,7 @@ from tests.testbed import golang
 from tests.testbed.bitcoind import Bitcoind, free_port
 from tests.testbed.cache import Unavailable
 from tests.testbed.lnd_rest import Rest, b64, b64_path
-from tests.testbed.program import Program
+from tests.testbed.program import PATIENCE, Program
 
 NAME = "lnd"
 SOURCES = Path(__file__).parent / NAME
@@ -301,7 +301,7 @@ class Lnd:
         invoice = self.rest.call("GET", f"/v1/invoice/{payment_hash}")
         return int(invoice["amt_paid_msat"]) if invoice["state"] == "SETTLED" else 0
 
-    def pay(self, bolt11: str, *, timeout: float = 30.0) -> Paid:
+    def pay(self, bolt11: str, *, timeout: float = PATIENCE) -> Paid:
         asked = self._payment(bolt11, timeout) | {"no_inflight_updates": True}
         try:
             with self.rest.stream("POST", "/v2/router/send", asked, timeout=timeout) as said:

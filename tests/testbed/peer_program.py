@@ -180,18 +180,17 @@ class PeerProgram:
     def invoice_paid_msat(self, payment_hash: str) -> int:
         return int(self.call("invoice_paid_msat", payment_hash=payment_hash))
 
-    def pay(self, bolt11: str, *, timeout: float = 30.0, msat: int | None = None) -> Paid:
-        """``msat`` for an invoice that names no amount."""
-        payment_hash = self.call("start_payment", bolt11=bolt11, msat=msat)
+    def pay(self, bolt11: str, *, timeout: float = PATIENCE) -> Paid:
+        payment_hash = self.call("start_payment", bolt11=bolt11)
         deadline = time.monotonic() + timeout
         while (paid := self.payment(payment_hash)) is None:
             if time.monotonic() > deadline:
-                return Paid(ok=False, reason=f"still in flight after {timeout} s")
+                return Paid(ok=False, reason=f"still in flight after {timeout:g} s")
             time.sleep(0.02)
         return paid
 
     def start_payment(self, bolt11: str) -> None:
-        self.call("start_payment", bolt11=bolt11, msat=None)
+        self.call("start_payment", bolt11=bolt11)
 
     def payment(self, payment_hash: str) -> Paid | None:
         found = self.call("payment", payment_hash=payment_hash)

@@ -150,15 +150,12 @@ export class ObedientNode extends LdkNode {
   }
 
   /** Returns the payment hash; how it ends is in `payment`. */
-  start_payment({ bolt11, msat }) {
+  start_payment({ bolt11 }) {
     const parsed = ldk.Bolt11Invoice.constructor_from_str(bolt11);
     if (!parsed.is_ok()) throw new Refused("LDK does not understand this invoice");
     const invoice = parsed.res;
-    const fixed = some(invoice.amount_milli_satoshis()) !== null;
-    if (!fixed && msat === null) throw new Refused("this invoice has no amount");
-    const params = fixed
-      ? ldk.UtilMethods.constructor_payment_parameters_from_invoice(invoice)
-      : ldk.UtilMethods.constructor_payment_parameters_from_variable_amount_invoice(invoice, BigInt(msat));
+    if (some(invoice.amount_milli_satoshis()) === null) throw new Refused("this invoice has no amount");
+    const params = ldk.UtilMethods.constructor_payment_parameters_from_invoice(invoice);
     if (!params.is_ok()) throw new Refused("LDK does not pay this invoice");
     const [hash, onion, route] = [params.res.get_a(), params.res.get_b(), params.res.get_c()];
     const retries = ldk.Retry.constructor_attempts(2);

@@ -268,13 +268,7 @@ impl Peer {
             }
             "start_payment" => {
                 let invoice = Bolt11Invoice::from_str(&text(params, "bolt11")?).map_err(shown)?;
-                let payments = self.node.bolt11_payment();
-                let begun = match params["msat"].as_u64() {
-                    Some(msat) if invoice.amount_milli_satoshis().is_none() => {
-                        payments.send_using_amount(&invoice, msat, None)
-                    }
-                    _ => payments.send(&invoice, None),
-                };
+                let begun = self.node.bolt11_payment().send(&invoice, None);
                 let hash = invoice.payment_hash().to_byte_array();
                 if let Err(error) = begun {
                     self.known().failed.insert(hash, error.to_string());
