@@ -80,7 +80,7 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """A peer's feerate may be at most this multiple of our ``maximum`` estimate."""
     fee_spike_multiple: int = 2
     close_fee_multiple: int = 2
-    """The largest closing fee that we propose as a funder is this multiple of our target; some fundees take it all."""
+    """Without simple close: the largest fee that we propose as a funder, a multiple of our target; some take it all."""
     close_fee_margin: Sat = Sat(1_000)
     """But at least so much above the target: a fundee with another idea of the market would have to close alone."""
     # limits

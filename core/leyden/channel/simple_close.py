@@ -4,6 +4,8 @@ As *closer* we send ``closing_complete`` and get ``closing_sig``; as *closee* we
 wins; a higher fee replaces an earlier one by a further ``closing_complete``.
 """
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from leyden.bitcoin import dust_limit, funding_script, is_op_return
@@ -74,11 +76,10 @@ def _affordable(turn: Turn) -> SimpleClose | None:
     local, remote = closing_msat(channel)
     weight = closing_weight(state.local_script, state.remote_script)
     wanted = fee_for_weight(state.target_feerate or env.feerates.close_minimum, weight)
-    most = state.max_fee or Sat(wanted * env.policy.close_fee_multiple)
     room = local // 1000
     if local >= remote and not is_op_return(state.local_script):
         room -= dust_limit(state.local_script)  # only the side with less may give up its output
-    fee = Sat(min(wanted, most, room))
+    fee = Sat(min(wanted, state.max_fee or wanted, room))
     if fee < fee_for_weight(env.policy.min_feerate, weight):
         return None
     return SimpleClose(
@@ -127,14 +128,11 @@ def on_signed(turn: Turn, request: SignSimpleClose, answer: CloseSignatures) -> 
 def _send_complete(turn: Turn, proposal: CloseProposal, answer: CloseSignatures) -> None:
     close = proposal.close
     turn.set_shutdown(proposal=replace(proposal, signatures=answer.signatures))
+    signed = zip(proposal.shapes, answer.signatures, strict=True)
     turn.send(
         ClosingComplete(
             channel_id=turn.channel.channel_id,
-            closer_scriptpubkey=close.closer_script,
-            closee_scriptpubkey=close.closee_script,
-            fee_satoshis=close.fee,
-            locktime=close.locktime,
-            **{shape.value: signature for shape, signature in zip(proposal.shapes, answer.signatures, strict=True)},
+            **_fields(close) | {shape.value: given for shape, given in signed},
         )
     )
     turn.set_timer(TIMER, turn.env.policy.closing_timeout_seconds)
@@ -147,12 +145,8 @@ def on_closing_sig(turn: Turn, message: ClosingSig) -> None:
     if proposal is None or not proposal.signatures:
         raise Misplaced("closing_sig without closing_complete")
     close = proposal.close
-    for name, given, ours in (
-        ("closer_scriptpubkey", message.closer_scriptpubkey, close.closer_script),
-        ("closee_scriptpubkey", message.closee_scriptpubkey, close.closee_script),
-        ("fee_satoshis", message.fee_satoshis, close.fee),
-        ("locktime", message.locktime, close.locktime),
-    ):
+    for name, ours in _fields(close).items():
+        given = getattr(message, name)
         require(given == ours, C_067, f"closing_sig with another {name}", offered=given, allowed=ours)
     signed = _signatures(message)
     require(len(signed) == 1, C_067, "closing_sig needs exactly one signature", offered=len(signed), allowed=1)
@@ -215,11 +209,7 @@ def _send_sig(turn: Turn, answer: CloseAnswer, signature: bytes) -> None:
     turn.send(
         ClosingSig(
             channel_id=turn.channel.channel_id,
-            closer_scriptpubkey=close.closer_script,
-            closee_scriptpubkey=close.closee_script,
-            fee_satoshis=close.fee,
-            locktime=close.locktime,
-            **{answer.shape.value: signature},
+            **_fields(close) | {answer.shape.value: signature},
         )
     )
     _broadcast(turn, close, answer.shape, signature, answer.signature)
@@ -236,6 +226,16 @@ def _expect_simple(turn: Turn, name: str) -> None:
         raise Misplaced(f"{name} without option_simple_close")
     if not (state.sent and state.received) or not is_quiet(turn.channel):
         raise Misplaced(f"{name} before the channel is shut down")
+
+
+def _fields(close: SimpleClose) -> dict[str, Any]:
+    """What both messages say about a close."""
+    return {
+        "closer_scriptpubkey": close.closer_script,
+        "closee_scriptpubkey": close.closee_script,
+        "fee_satoshis": close.fee,
+        "locktime": close.locktime,
+    }
 
 
 def _signatures(message: ClosingComplete | ClosingSig) -> dict[CloseShape, bytes]:
