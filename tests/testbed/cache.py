@@ -12,6 +12,8 @@ from typing import Any
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "testbed"
 COMPLETE = ".complete"
 """The file that is written last: without it a folder is half of something and made again."""
+KEPT = 4
+"""Builds of a program: who has another branch, or a test that runs on while sources change, still finds his."""
 
 
 class Unavailable(Exception):
@@ -39,20 +41,21 @@ def run(name: str, words: list[str], seconds: float, **settings: Any) -> None:
 
 
 def built(name: str, sources: Iterable[Path], build: Callable[[Path], None], flags: Sequence[str] = ()) -> Path:
-    """A folder below the cache that ``build`` filled; anew when a source or a flag changes. What is older goes."""
+    """A folder below the cache that ``build`` filled; anew when a source or a flag changes. The last few are kept."""
     digest = hashlib.sha256("".join(f"{flag}\0" for flag in flags).encode())
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     folder = CACHE / name / digest.hexdigest()[:16]
-    if (folder / COMPLETE).exists():
+    complete = folder / COMPLETE
+    if complete.exists():
         return folder
     with filling(name):
-        if not (folder / COMPLETE).exists():
+        if not complete.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             build(folder)
-            (folder / COMPLETE).touch()
-            for other in folder.parent.glob(f"*/{COMPLETE}"):
-                if other.parent != folder:
-                    shutil.rmtree(other.parent)
+            complete.touch()
+            others = sorted(folder.parent.glob(f"*/{COMPLETE}"), key=lambda path: path.stat().st_mtime_ns)
+            for other in others[:-KEPT]:
+                shutil.rmtree(other.parent)
     return folder
