@@ -21,8 +21,8 @@ from leyden.types import Sat
 
 from benchmarks.harness import Bench, Sample
 from benchmarks.regtest_bed import bitcoind
-from tests.storm.real import DEPTH, StormNode
 from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.leyden import DEPTH, Leyden
 
 PEER = "bare ZMQ subscriber"
 POLL_SECONDS = 2.0
@@ -42,7 +42,6 @@ def run(bench: Bench) -> None:
         daemon.make_wallet()
         for kind in ("zmq", "poll"):
             (Path(name) / kind).mkdir()
-            (Path(name) / kind / "password").write_text(daemon.password)
         asyncio.run(_measure(bench, daemon, Path(name)))
 
 
@@ -64,11 +63,7 @@ async def _with(
     daemon: Bitcoind, folder: Path, use_zmq: bool, poll_seconds: float, rounds: int
 ) -> tuple[list[float], list[float]]:
     """Seconds of each round: until the channel knew, until a bare subscriber had the block."""
-    password_file = folder / "password"
-    nodes = [
-        StormNode(name, folder, daemon, password_file, zmq=use_zmq, poll_seconds=poll_seconds)
-        for name in ("alice", "bob")
-    ]
+    nodes = [Leyden(folder / name, daemon, zmq=use_zmq, poll_seconds=poll_seconds) for name in ("alice", "bob")]
     for each in nodes:
         await each.start()
     alice, bob = (each.node for each in nodes)

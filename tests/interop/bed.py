@@ -16,27 +16,25 @@ from leyden.crypto import sha256
 from leyden.hooks.types import Alarm, ChannelClosed, NodeEvent
 from leyden.invoice import Invoice, parse_invoice
 from leyden.node import Node
-from leyden.node.dispatcher import HookDispatcher
 from leyden.node.peer import Peer
 from leyden.node.views import ChannelView, InvoiceView, PaymentView
 from leyden.types import ChannelId, LeydenError, Msat, NodeId, PaymentHash, Sat
 from leyden.wire.features import Features
-from leyden_cli.config import config_path, load_config
-from leyden_cli.initialize import initialize_node
-from leyden_cli.services import load_registry, make_services
 
 from tests.interop.observer import Observer
 from tests.interop.peer import ChannelKind, LightningPeer, Opening, Paid, PeerChannel, PeerRefused
 from tests.interop.peers import Entry
 from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.leyden import DEPTH, Leyden
 
 T = TypeVar("T")
 BTC = 100_000_000
 CAPACITY = 1_000_000
-PATIENCE = 20.0
+PATIENCE = 120.0
+"""Only something that hangs needs so long, whatever else the machine does."""
+AN_HOUR = 3600.0
 PEER_COINS = 12
 """Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
-DEPTH = 3
 
 
 class Bed:
@@ -47,7 +45,6 @@ class Bed:
         self.folder = folder
         self.bitcoind = Bitcoind(folder / "bitcoind")
         self.peer: LightningPeer = entry.make(folder / entry.name, self.bitcoind)
-        self.password_file = folder / "password"
         self.version = ""
         self.node_id = ""
         self.features = Features()
@@ -56,7 +53,6 @@ class Bed:
 
     def start(self) -> "Bed":
         try:
-            self.password_file.write_text(self.bitcoind.password)
             self.bitcoind.start().make_wallet()
             self.peer.start()
             self.version, self.node_id = self.peer.version, self.peer.node_id
@@ -86,68 +82,6 @@ class Bed:
 
     def height(self) -> int:
         return int(self.bitcoind.rpc("getblockcount"))
-
-
-class Leyden:
-    """A Leyden node with a folder of its own, made by ``leyden init``.
-
-    It runs in this process; ``start`` after ``stop`` is the same node again. ``process`` runs it as ``leyden start``.
-    """
-
-    def __init__(self, bed: Bed, folder: Path) -> None:
-        self.bed = bed
-        self.folder = folder
-        self._node: Node | None = None
-        self._dispatcher: HookDispatcher | None = None
-        bitcoind = bed.bitcoind
-        settings: dict[str, object] = {
-            "url": bitcoind.url,
-            "user": bitcoind.user,
-            "password_file": str(bed.password_file),
-            "zmq": [bitcoind.zmq],
-            "poll_seconds": 0.2,
-        }
-        initialize_node(
-            folder,
-            network="regtest",
-            listen="127.0.0.1:0",
-            chain_source="bitcoind",
-            keys="inmemory",
-            plugins=(),
-            tables={
-                "bitcoind": settings,
-                "channel": {"minimum_depth": DEPTH},
-                "anchor_reserve": {"per_channel": 0, "to_accept": False},
-            },
-            restore=None,
-        )
-        config = config_path(folder)
-        config.write_text(config.read_text().replace("# birth_height = 0", f"birth_height = {bed.height()}"))
-
-    @property
-    def runs(self) -> bool:
-        return self._node is not None
-
-    @property
-    def node(self) -> Node:
-        if self._node is None:
-            raise RuntimeError("our node does not run")
-        return self._node
-
-    async def start(self) -> Node:
-        config = load_config(config_path(self.folder))
-        registry = load_registry(config)
-        self._dispatcher = HookDispatcher(registry.manager, registry.failures)
-        self._node = await Node.start(config.node, make_services(config, registry), self._dispatcher)
-        return self._node
-
-    async def stop(self) -> None:
-        node, self._node = self._node, None
-        if node is not None:
-            await node.stop()
-        if self._dispatcher is not None:
-            await self._dispatcher.close()
-            self._dispatcher = None
 
 
 class Story:
@@ -288,7 +222,10 @@ class Story:
         if self.connection is not None:
             self.bed.features = self.connection.features
 
-    async def disconnected(self) -> None:
+    async def hang_up(self) -> None:
+        """We end the connection, and dial again when we are told to only; nobody is connected when this returns."""
+        self.node.core.peers._retry[self.peer_id] = AN_HOUR
+        await self.node.disconnect(self.peer_id)
         own = self.node.node_id.hex()
         await self.until(lambda: self.connection is None and own not in self.peer.connected(), "nobody is connected")
 
@@ -490,7 +427,10 @@ class Story:
             return True
 
         refusals: list[str] = []
-        await self.until(done, "the peer decides on its hold invoice")
+        try:
+            await self.until(done, "the peer decides on its hold invoice")
+        except AssertionError as error:
+            raise AssertionError(f"{refusals[-1:]}: {error}") from None
 
     def hold(self) -> "Held":
         """From now on our node decides on received payments when it is told to."""

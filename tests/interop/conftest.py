@@ -57,7 +57,7 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 async def leyden(bed: Bed, tmp_path: Path) -> AsyncIterator[Leyden]:
-    made = Leyden(bed, tmp_path / "leyden")
+    made = Leyden(tmp_path / "leyden", bed.bitcoind)
     await made.start()
     yield made
     await made.stop()

@@ -11,8 +11,7 @@ async def test_we_dial(story: Story) -> None:
     await story.connect()
     (peer,) = story.node.peers()
     assert (peer.node_id, peer.inbound) == (story.bed.node_id, False)
-    await story.node.disconnect(story.peer_id)
-    await story.disconnected()
+    await story.hang_up()
 
 
 async def test_they_dial(story: Story) -> None:
@@ -56,7 +55,6 @@ async def test_our_ping(story: Story) -> None:
 
 
 @pytest.mark.last
-@pytest.mark.timeout(130)
 def test_their_ping(bed: Bed) -> None:
     """Seen by a connection that was open beside all the other scenarios; our pong is what they expect."""
     observer = bed.observer

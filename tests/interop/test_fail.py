@@ -134,8 +134,7 @@ async def test_disconnected(story: Story) -> None:
     channel = await half_each(story)
     invoice = await peers_invoice(story)
     ours = await story.invoice(AMOUNT)
-    await story.node.disconnect(story.peer_id)
-    await story.disconnected()
+    await story.hang_up()
     with pytest.raises(PaymentError, match="no usable channel"):
         await story.node.pay(invoice.text)
     paid = await story.ask(story.peer.pay, ours.bolt11, timeout=5.0)

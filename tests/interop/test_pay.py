@@ -8,7 +8,7 @@ from leyden.crypto import sha256
 from leyden.node.payments import PaymentError
 from leyden.types import Msat, Side
 
-from tests.interop.bed import CAPACITY, Chan, Story
+from tests.interop.bed import CAPACITY, PATIENCE, Chan, Story
 
 HALF = CAPACITY * 500
 """In msat, what each side has after half was pushed."""
@@ -37,7 +37,7 @@ async def test_both_ways_when_they_opened(story: Story) -> None:
 async def test_1_msat_by_us(story: Story) -> None:
     channel = await half_each(story)
     bolt11 = await story.ask(story.peer.create_invoice, None, "any amount")
-    result = await story.node.pay(bolt11, Msat(1), timeout=30)
+    result = await story.node.pay(bolt11, Msat(1), timeout=PATIENCE)
     assert (result.status, result.amount_msat) == ("succeeded", 1), result
     await channel.balances(HALF - 1, HALF + 1)
 
@@ -69,7 +69,7 @@ async def test_to_the_limit_by_us(story: Story) -> None:
     bolt11 = await story.ask(story.peer.create_invoice, None, "all of it")
     with pytest.raises(PaymentError):
         await story.node.pay(bolt11, Msat(most + 1))
-    result = await story.node.pay(bolt11, most, timeout=30)
+    result = await story.node.pay(bolt11, most, timeout=PATIENCE)
     assert result.status == "succeeded", result
     await channel.balances(HALF - most, HALF + most)
     bolt11 = await story.ask(story.peer.create_invoice, None, "and a little more")
@@ -123,7 +123,7 @@ async def test_amount_of_our_choice(story: Story) -> None:
     """An invoice without an amount, of either side's; the other one decides."""
     channel = await half_each(story)
     bolt11 = await story.ask(story.peer.create_invoice, None, "any amount")
-    result = await story.node.pay(bolt11, Msat(7_000_000), timeout=30)
+    result = await story.node.pay(bolt11, Msat(7_000_000), timeout=PATIENCE)
     assert result.status == "succeeded", result
     await channel.balances(HALF - 7_000_000, HALF + 7_000_000)
 
@@ -164,4 +164,4 @@ async def test_30_in_flight_by_them(story: Story) -> None:
 
 async def pay_held(story: Story, preimage: bytes, msat: int = 2_000_000) -> str:
     bolt11 = await story.ask(story.peer.create_hold_invoice, sha256(preimage).hex(), msat)
-    return (await story.node.pay(bolt11, timeout=60)).status
+    return (await story.node.pay(bolt11, timeout=PATIENCE)).status

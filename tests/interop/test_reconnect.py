@@ -7,7 +7,7 @@ import pytest
 from leyden.crypto import sha256
 from leyden_cli.errors import CliError
 
-from tests.interop.bed import CAPACITY, Chan, Held, Leyden, Story
+from tests.interop.bed import CAPACITY, PATIENCE, Chan, Held, Leyden, Story
 from tests.interop.cutting import Cutter
 from tests.interop.process import LeydenProcess
 
@@ -71,8 +71,7 @@ class Pending:
 async def test_link_lost(story: Story, ok: bool) -> None:
     channel = await half_each(story)
     pending = await Pending(story, channel).begin()
-    await story.node.disconnect(story.peer_id)
-    await story.disconnected()
+    await story.hang_up()
     await story.reconnect(channel)
     await pending.wait_in_flight()
     await pending.settle(ok)
@@ -82,8 +81,7 @@ async def test_they_dial_again(story: Story) -> None:
     """The link comes back from the other side."""
     channel = await half_each(story)
     pending = await Pending(story, channel).begin()
-    await story.node.disconnect(story.peer_id)
-    await story.disconnected()
+    await story.hang_up()
     await story.connect_in()
     await channel.usable()
     await pending.settle(True)
@@ -192,7 +190,7 @@ async def test_we_are_killed_again_and_again(story: Story, leyden: Leyden) -> No
             await process.start()
             await usable_in(process, story)
             first = await story.ask(story.peer.create_invoice, AMOUNT, "coffee")
-            await process.client.pay(first, timeout=20.0)
+            await process.client.pay(first, timeout=PATIENCE)
             bolt11s = [await story.ask(story.peer.create_invoice, AMOUNT, "coffee") for _ in range(5)]
             invoices = [await process.client.invoice(AMOUNT, "tea") for _ in range(5)]
             paying = [asyncio.ensure_future(process.client.pay(bolt11)) for bolt11 in bolt11s]
@@ -210,7 +208,6 @@ async def test_we_are_killed_again_and_again(story: Story, leyden: Leyden) -> No
     await channel.balances(HALF - sent + received, HALF + sent - received)
 
 
-@pytest.mark.timeout(180)
 async def test_cut_between_any_two_messages_of_our_payment(story: Story) -> None:
     channel = await half_each(story)
     ours = HALF
@@ -230,7 +227,6 @@ async def test_cut_between_any_two_messages_of_our_payment(story: Story) -> None
     raise AssertionError("the payment never ran uncut")
 
 
-@pytest.mark.timeout(180)
 async def test_cut_between_any_two_messages_of_their_payment(story: Story) -> None:
     channel = await half_each(story)
     ours = HALF

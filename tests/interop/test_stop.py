@@ -4,7 +4,7 @@ import asyncio
 
 from leyden.node.views import PaymentView
 
-from tests.interop.bed import CAPACITY, Story
+from tests.interop.bed import CAPACITY, PATIENCE, Story
 
 PAYMENTS = 20
 AMOUNT = 2_000_000
@@ -17,7 +17,7 @@ async def test_in_the_middle_of_payments(story: Story) -> None:
     sent = 0
     for waited in (0, 1, 3):
         invoices = [await story.ask(story.peer.create_invoice, AMOUNT) for _ in range(PAYMENTS)]
-        paying = [asyncio.ensure_future(story.node.pay(bolt11, timeout=60)) for bolt11 in invoices]
+        paying = [asyncio.ensure_future(story.node.pay(bolt11, timeout=PATIENCE)) for bolt11 in invoices]
         while sum(payment.done() for payment in paying) < waited:
             await asyncio.sleep(0)
         await story.ask(story.peer.stop)

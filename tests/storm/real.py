@@ -9,87 +9,19 @@ from pathlib import Path
 from leyden.bitcoin import Block, parse_block
 from leyden.hooks.types import Alarm, LoggedEvent, PaymentReceived, PaymentSent
 from leyden.node import Node
-from leyden.node.dispatcher import HookDispatcher
 from leyden.node.txtracker import IRREVOCABLE_DEPTH
 from leyden.types import LeydenError, Msat, NodeId, PaymentHash, Sat
-from leyden_cli.config import config_path, load_config
-from leyden_cli.initialize import initialize_node
-from leyden_cli.services import load_registry, make_services
 
 from tests.storm.simulated import DEEPEST, SHALLOW_SHARE
 from tests.storm.truth import Coin, read_chain
 from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.leyden import DEPTH, Leyden
 
 CAPACITY = Sat(2_000_000)
 PUSH = Msat(700_000_000)
-DEPTH = 3
 PATIENCE = 120.0
 CALM_ROUNDS = 3
 """So many blocks at least: what was lost with a mempool is broadcast again with the next one."""
-
-
-class StormNode:
-    """A node made by ``leyden init``; ``start`` after ``stop`` is the same node again."""
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        daemon: Bitcoind,
-        password_file: Path,
-        *,
-        zmq: bool = True,
-        poll_seconds: float = 0.1,
-    ) -> None:
-        self.name = name
-        self.folder = folder / name
-        settings: dict[str, object] = {
-            "url": daemon.url,
-            "user": daemon.user,
-            "password_file": str(password_file),
-            "zmq": [daemon.zmq] if zmq else [],
-            "poll_seconds": poll_seconds,
-        }
-        initialize_node(
-            self.folder,
-            network="regtest",
-            listen="127.0.0.1:0",
-            chain_source="bitcoind",
-            keys="inmemory",
-            tables={
-                "bitcoind": settings,
-                "channel": {"minimum_depth": DEPTH},
-                "anchor_reserve": {"per_channel": 0, "to_accept": False},
-            },
-        )
-        config = config_path(self.folder)
-        birth = daemon.rpc("getblockcount")
-        config.write_text(config.read_text().replace("# birth_height = 0", f"birth_height = {birth}"))
-        self._node: Node | None = None
-        self._dispatcher: HookDispatcher | None = None
-
-    @property
-    def node(self) -> Node:
-        assert self._node is not None, f"{self.name} is down"
-        return self._node
-
-    @property
-    def running(self) -> bool:
-        return self._node is not None
-
-    async def start(self) -> None:
-        config = load_config(config_path(self.folder))
-        registry = load_registry(config)
-        self._dispatcher = HookDispatcher(registry.manager, registry.failures)
-        self._node = await Node.start(config.node, make_services(config, registry), self._dispatcher)
-
-    async def stop(self) -> None:
-        node, self._node = self._node, None
-        if node is not None:
-            await node.stop()
-        if self._dispatcher is not None:
-            await self._dispatcher.close()
-            self._dispatcher = None
 
 
 class RealStorm:
@@ -98,12 +30,10 @@ class RealStorm:
     def __init__(self, seed: int, folder: Path, daemon: Bitcoind) -> None:
         self.random = random.Random(seed)
         self.daemon = daemon
-        password_file = folder / "password"
-        password_file.write_text(self.daemon.password)
-        self.alice = StormNode("alice", folder, self.daemon, password_file)
-        self.bob = StormNode("bob", folder, self.daemon, password_file)
+        self.alice = Leyden(folder / "alice", daemon)
+        self.bob = Leyden(folder / "bob", daemon)
         self.nodes = (self.alice, self.bob)
-        self.invoices: list[tuple[StormNode, StormNode, PaymentHash, int]] = []
+        self.invoices: list[tuple[Leyden, Leyden, PaymentHash, int]] = []
         self.paying: set[asyncio.Task[None]] = set()
         self.told: list[str] = []
         self.deep = 0
@@ -192,7 +122,7 @@ class RealStorm:
     async def _deposit(self) -> None:
         await self._deposit_to(self.random.choice(self.nodes), 0.001)
 
-    async def _deposit_to(self, node: StormNode, bitcoin: float) -> None:
+    async def _deposit_to(self, node: Leyden, bitcoin: float) -> None:
         self.daemon.rpc("sendtoaddress", await node.node.new_address(), bitcoin)
 
     async def _withdraw(self) -> None:
@@ -245,7 +175,7 @@ class RealStorm:
     async def _at_tip(self) -> None:
         tip = bytes.fromhex(self.daemon.rpc("getbestblockhash"))[::-1]
         await self._until(
-            lambda: all(each.node.core.chain.follower.best_hash == tip for each in self.nodes if each.running),
+            lambda: all(each.node.core.chain.follower.best_hash == tip for each in self.nodes if each.runs),
             "both nodes at the tip",
         )
 
@@ -313,7 +243,7 @@ class RealStorm:
                 parse_block(bytes.fromhex(self.daemon.rpc("getblock", self.daemon.rpc("getblockhash", height), 0))),
             )
 
-    def _check_chain(self, each: StormNode) -> None:
+    def _check_chain(self, each: Leyden) -> None:
         core = each.node.core
         wallet = core.services.wallet
         truth = read_chain(self._blocks(), wallet.scripts())
@@ -344,10 +274,10 @@ class RealStorm:
         assert ours.local_msat == theirs.remote_msat == CAPACITY * 1000 - PUSH - moved, self.story()
         assert ours.remote_msat == theirs.local_msat == PUSH + moved, self.story()
 
-    async def _hashes(self, each: StormNode, kind: type[PaymentSent] | type[PaymentReceived]) -> list[PaymentHash]:
+    async def _hashes(self, each: Leyden, kind: type[PaymentSent] | type[PaymentReceived]) -> list[PaymentHash]:
         return [e.event.payment_hash for e in await self._events(each) if isinstance(e.event, kind)]
 
-    async def _events(self, each: StormNode) -> list[LoggedEvent]:
+    async def _events(self, each: Leyden) -> list[LoggedEvent]:
         found: list[LoggedEvent] = []
         while more := await each.node.events(found[-1].index if found else 0, 500):
             found += more
