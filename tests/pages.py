@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 MARKED = ("console", "python", "toml")
 MARK = re.compile(r"run|(file|append): \S+|not run: \S.*")
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds for one command."""
 
 

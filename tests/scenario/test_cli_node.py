@@ -119,6 +119,7 @@ def test_life_of_a_node(tmp_path: Path, chain: Path, start: Start) -> None:
     assert node.end(None)[0] == 0
 
 
+@pytest.mark.timeout(300)  # dozens of processes, one after the other
 def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
     names = ("alice", "bob")
     alice, bob = (make_node(tmp_path / name, chain) for name in names)

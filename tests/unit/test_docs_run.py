@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_a_page_does_what_it_says(page: Path, folder: Path) -> None:
     assert run_page(page.read_text(), folder) > 0
