@@ -29,6 +29,8 @@ SUSPENDED_SECONDS = 1.0
 """Time that passed while the machine slept, which the monotonic clock does not count."""
 STOPPED_SECONDS = 10.0
 """Time that passed while this process did not run though the machine did: as long as that, peers may have left."""
+READING_SECONDS = 0.1
+"""The clocks are read within so much, far below what counts as suspended."""
 TICK_SECONDS = 0.5
 CANCEL_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
@@ -127,10 +129,17 @@ class _Timer:
 
 
 def read_clocks() -> tuple[float, float, float]:
-    """Seconds that the machine was awake, that passed at all (as far as the system can tell), that we worked."""
+    """Seconds that the machine was awake, that passed at all (as far as the system can tell), that we worked.
+
+    Of one instant: a process that is held between two readings reads again, or it would look as if it had slept.
+    """
     boot = getattr(time, "CLOCK_BOOTTIME", None)
-    total = time.time() if boot is None else time.clock_gettime(boot)
-    return time.monotonic(), total, time.process_time()
+    while True:
+        awake = time.monotonic()
+        total = time.time() if boot is None else time.clock_gettime(boot)
+        worked = time.process_time()
+        if time.monotonic() - awake < READING_SECONDS:
+            return awake, total, worked
 
 
 class _Room:
