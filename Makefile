@@ -18,7 +18,7 @@ PYPROJECTS := pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(filter %/pyproject.toml,$(PYPROJECTS)))
 EDITABLE := $(DISTRIBUTIONS:%=-e %)
 # Tests may be looser: they hand over what is wrong on purpose, and narrow by what a step has changed.
-MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --no-warn-unused-ignores --allow-untyped-calls --implicit-reexport \
+MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --implicit-reexport \
   $(addprefix --disable-error-code ,arg-type comparison-overlap misc list-item)
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
