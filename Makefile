@@ -22,7 +22,7 @@ MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --imp
   $(addprefix --disable-error-code ,arg-type comparison-overlap misc list-item)
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
-BENCHMARKS ?= curve commitment transport onion channel_cycle invoice store pay_pair electrum_watches chain_catchup chain_latency
+BENCHMARKS ?=
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -39,6 +39,7 @@ help: ## what there is (the default)
 	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
 	@echo 'make fuzz      every decoder against bytes that nobody meant (FUZZ_SECONDS=120, FUZZ_ARGS=...)'
 	@echo 'make crash     the crash test at every point (SEED=..., CRASH_ARGS=--quick)'
+	@echo 'make storm     500 reorgs over a real bitcoind, with restarts and payments (STORM_ARGS=--quick)'
 	@echo 'make checklist which lines of the specification a test proves'
 	@echo 'make setup     only make .venv and install everything into it'
 	@echo 'make clean     remove .venv, caches and built docs'
