@@ -204,6 +204,64 @@ def test_the_invoices_of_bolt_12_are_not_those_of_bolt_11() -> None:
     assert not is_required("Opening, v2 (BOLT 2)")
 
 
+WAITS = """
+import asyncio
+import pytest
+from leyden.types.rules import C_150, C_151, C_152, C_153, C_154
+
+async def until(reached):
+    if not reached:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+@pytest.mark.proves("C-150")
+async def test_waits():
+    await until(C_150.enabled)
+
+@pytest.mark.proves("C-151")
+async def test_says_it_in_other_words():
+    try:
+        await until(C_151.enabled)
+    except TimeoutError:
+        raise AssertionError("nothing came") from None
+
+@pytest.mark.proves("C-152")
+@pytest.mark.timeout(1)
+async def test_pytest_gives_up():
+    while not C_152.enabled:
+        pass
+
+@pytest.mark.proves("C-153")
+async def test_waits_with_the_rule_too():
+    await until(False)
+
+@pytest.mark.proves("C-154")
+async def test_one_waits():
+    await until(C_154.enabled)
+
+@pytest.mark.proves("C-154")
+async def test_and_one_bites():
+    await asyncio.sleep(0.2)  # later than the other one
+    assert C_154.enabled
+"""
+
+
+def test_a_test_that_waits_in_vain_proves_nothing(project: Path) -> None:
+    (project / "tests/test_it.py").write_text(WAITS)
+    done = run(project, "--areas", "transport")
+    assert states(done.stdout) == {
+        "C-150": "TIMED OUT",
+        "C-151": "TIMED OUT",
+        "C-152": "TIMED OUT",
+        "C-153": "TIMED OUT",
+        "C-154": "proved",
+    }
+    assert "without the rule it waits in vain: tests/test_it.py::test_waits" in done.stdout
+    assert "test_waits_with_the_rule_too: timed out with the rule on" in done.stdout
+    assert done.stdout.splitlines()[-1] == "checklist: 4 required lines lack proof: C-150 C-151 C-152 C-153"
+    assert done.returncode == 1
+
+
 def test_a_line_that_hangs_without_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not finished is not failed: it proves nothing."""
     prover = checklist.Prover(lambda _: True, 1, lambda _: None)
@@ -218,5 +276,8 @@ def test_a_line_that_hangs_without_its_rule(monkeypatch: pytest.MonkeyPatch) -> 
     prover.claims["C-150"] = [Item()]
     baseline = {Item.nodeid: checklist.Run("passed", 0.1)}
     status, why = prover._judge(Stuck(), {}, baseline)
-    assert status is Status.NOT_PROVED
+    assert status is Status.TIMED_OUT
     assert "still running" in why
+    status, why = prover._judge(Stuck(), {}, {})  # the first run, with every rule on, did not come so far
+    assert status is Status.TIMED_OUT
+    assert "never finished with the rule on" in why
