@@ -208,7 +208,7 @@ async def test_a_chain_source_that_breaks_is_started_again(world: World, monkeyp
     await until(lambda: alice.info().height == world.chain.height and alice.info().synced)
     assert sources[0].starts == 2
     alarms = [e.event for e in await alice.events()]
-    assert [getattr(alarm, "subject", "") for alarm in alarms] == ["chain_source"]
+    assert [getattr(alarm, "subject", "") for alarm in alarms] == ["source_warning"]
 
 
 class Reader:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leyden.hooks.types import ONE_TIME_ALARMS, STANDING_ALARMS
 
 from tests.pages import MARK, MARKED, DocError, Shell, blocks, run_page
 
@@ -38,16 +39,17 @@ def test_every_block_is_marked(page: Path) -> None:
             assert MARK.fullmatch(block.mark), f"{page.name}:{block.line}: {block.mark!r}"
 
 
-def test_the_guide_names_every_alarm() -> None:
-    """Programs match on these words."""
+def test_the_guide_and_the_lists_name_every_alarm() -> None:
+    """Programs match on these words, and on whether such an alarm stands."""
     raised = set()
     for path in (ROOT / "core/leyden").rglob("*.py"):
         raised |= set(
             re.findall(r'(?:Alarm\(\s*subject=|turn\.alarm\(\s*|^SUBJECT = )"(\w+)"', path.read_text(), re.MULTILINE)
         )
     guide = (ROOT / "docs/guides/coordination.md").read_text()
-    listed = guide.partition("- `Alarm(subject, text)`")[2].partition("- `AlarmCleared")[0]
-    assert raised == set(re.findall(r"`(\w+)`", listed)) - {"subject", "text"}
+    listed = re.findall(r"^\| `(\w+)` \| (stands|happened) \|", guide, re.MULTILINE)
+    assert raised == {subject for subject, _ in listed} == STANDING_ALARMS | ONE_TIME_ALARMS
+    assert {subject for subject, sort in listed if sort == "stands"} == STANDING_ALARMS
     assert len(raised) > 15
 
 

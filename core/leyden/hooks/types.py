@@ -419,15 +419,44 @@ class TransactionUnconfirmed(NodeEvent, frozen=True, kw_only=True, tag="transact
     kind: str
 
 
+STANDING_ALARMS = frozenset({"chain_degraded", "chain_source", "store"})
+"""Subjects that name a state: such an alarm stands until ``AlarmCleared`` with its subject, over restarts too, and may
+be raised again meanwhile."""
+ONE_TIME_ALARMS = frozenset(
+    {
+        "breach",
+        "chain_history",
+        "data_loss",
+        "deep_reorg",
+        "feerate",
+        "funding",
+        "htlcs_on_chain",
+        "payment_returned",
+        "peer_silent",
+        "reorg",
+        "signer",
+        "signer_refused",
+        "source_warning",
+        "storage",
+        "sweep",
+        "unknown_spend",
+    }
+)
+"""Subjects that tell what happened, once each time; nothing clears them."""
+
+
 class Alarm(NodeEvent, frozen=True, kw_only=True, tag="alarm"):
-    """Something a person should look at: ``subject`` is a stable word, ``text`` one line."""
+    """Something a person should look at: ``subject`` is a stable word, ``text`` one line.
+
+    The words are those of ``STANDING_ALARMS`` and ``ONE_TIME_ALARMS``.
+    """
 
     subject: str
     text: str
 
 
 class AlarmCleared(NodeEvent, frozen=True, kw_only=True, tag="alarm_cleared"):
-    """What an ``Alarm`` with this ``subject`` told of is over."""
+    """Everything that alarms with this ``subject`` told of is over; only for ``STANDING_ALARMS``."""
 
     subject: str
     text: str

@@ -1,7 +1,7 @@
 """*Chain degraded*: what keeps the node from trusting its view of the chain, and for how long.
 
 While anything is wrong no channel is opened or accepted and no HTLC is offered; deadlines, claims and closes go on.
-Each trouble raises one alarm when it has lasted, and one notice when it is over.
+Each trouble raises one alarm when it has lasted; when none is left, one notice says that it is over.
 """
 
 from collections.abc import Callable
@@ -53,11 +53,20 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ChainHealth:
     """The troubles that stand now, by a stable word each."""
 
-    def __init__(self, publish: Callable[[NodeEvent], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        publish: Callable[[NodeEvent], None],
+        now: Callable[[], float],
+        standing: Callable[[str], str | None] = lambda _subject: None,
+    ) -> None:
+        """``standing``: the text of the alarm with this subject that stands in the log."""
         self._publish = publish
         self._now = now
+        self._standing = standing
         self._since: dict[str, tuple[float, str]] = {}
         self._raised: dict[str, str] = {}
+        self._over: list[str] = []
+        """Troubles that are over while others last."""
         self.on_change: Callable[[str], None] = lambda _why: None
         """Told ``why`` whenever it changes."""
 
@@ -74,7 +83,9 @@ class ChainHealth:
             cleared = self._raised.pop(word, None)
             if cleared is not None:
                 log.warning("chain_trouble_over", trouble=word)
-                self._publish(AlarmCleared(subject=SUBJECT, text=f"over: {cleared}"))
+                self._over.append(cleared)
+                if not self._raised:
+                    self._clear("; ".join(dict.fromkeys(self._over)))
                 self.on_change(self.why)
             return
         text = clean_text(reason)
@@ -86,8 +97,20 @@ class ChainHealth:
             self._publish(Alarm(subject=SUBJECT, text=text))
             self.on_change(self.why)
 
+    def settle(self) -> None:
+        """Everything was looked at. An alarm of an earlier run, or of before memory was read back, is over if nothing
+        is wrong now, not even something that has yet to last."""
+        stands = self._standing(SUBJECT)
+        if stands is not None and not self._since:
+            self._clear(stands)
+
+    def _clear(self, text: str) -> None:
+        self._over.clear()
+        self._publish(AlarmCleared(subject=SUBJECT, text=f"over: {text}"))
+
     def forget(self) -> None:
         """The turn that raised these was dropped, or memory was read back: they are raised again if they last."""
         self._since.clear()
         self._raised.clear()
+        self._over.clear()
         self.on_change("")

@@ -66,6 +66,7 @@ class ChainMonitor:
         wallet: Wallet,
         channels: ChannelManager,
         publish: Callable[[NodeEvent], None],
+        standing: Callable[[str], str | None],
     ) -> None:
         self._settings = settings
         self._tip_age = settings.tip_age_seconds(network)
@@ -78,7 +79,8 @@ class ChainMonitor:
         self._wallet = wallet
         self._channels = channels
         self._publish = publish
-        self.health = ChainHealth(publish, host.wall_time)
+        self._standing = standing
+        self.health = ChainHealth(publish, host.wall_time, standing)
         self.health.on_change = lambda why: setattr(channels, "chain_trouble", why)
 
         def runner(name: str, source: ChainSource) -> SourceRunner:
@@ -91,7 +93,7 @@ class ChainMonitor:
                 post=post,
                 after_commit=after_commit,
                 on_output=self._on_output,
-                on_warning=lambda _runner, text: self.alarm(text),
+                on_warning=lambda _runner, text: self._warn(text),
             )
 
         self._sources = [runner(name, source) for name, source in sources]
@@ -194,7 +196,7 @@ class ChainMonitor:
     def on_stream_ended(self, runner: SourceRunner, reason: str) -> None:
         """Its events ended or failed, which they must not; the shell reads them again in a while."""
         if runner is self._main and not runner.trouble:
-            self.alarm(f"the chain source {runner.name} failed: {reason}")
+            self._warn(f"the chain source {runner.name} failed: {reason}")
         runner.in_trouble(reason)
         self._check()
 
@@ -219,8 +221,8 @@ class ChainMonitor:
         for coin in self._wallet.coins():
             self.watch(coin.script, coin.outpoint)
 
-    def alarm(self, reason: str) -> None:
-        self._publish(Alarm(subject="chain_source", text=clean_text(reason)))
+    def _warn(self, reason: str) -> None:
+        self._publish(Alarm(subject="source_warning", text=clean_text(reason)))
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +233,7 @@ class ChainMonitor:
     def _on_output(self, runner: SourceRunner, output: FollowerOutput) -> None:
         if isinstance(output, SourceWarning):
             log.warning("chain_source_warns", source=runner.name, text=clean_text(output.text))
-            self.alarm(f"{runner.name}: {output.text}")
+            self._warn(f"{runner.name}: {output.text}")
         elif isinstance(output, BlockConnected) and output.height > self._highest:
             self._raise_highest(output.height)
         if runner is self._main:
@@ -349,8 +351,12 @@ class ChainMonitor:
                 found = verification.findings(main, now)  # none of itself, while it is followed
                 for word, (reason, patience) in found.items():
                     health.note(word, reason, patience)
+            health.settle()
         if len(self._sources) > 1:
             self._choose_source(now)
+        if self._was_synced and self._main is self._sources[0] and self._standing("chain_source") is not None:
+            text = f"the chain is followed over {self._main.name} again"
+            self._publish(AlarmCleared(subject="chain_source", text=text))
 
     def _old_tip(self, now: float) -> str:
         chain = self.follower.chain
@@ -393,10 +399,10 @@ class ChainMonitor:
         if why:
             old.healthy_since = now
             log.warning("chain_source_switched", old=old.name, new=runner.name, reason=why)
-            self.alarm(f"{old.name} fails ({why}): the chain is followed over {runner.name} now")
+            text = f"{old.name} fails ({why}): the chain is followed over {runner.name} now"
+            self._publish(Alarm(subject="chain_source", text=clean_text(text)))
         else:
             log.warning("chain_source_back", old=old.name, new=runner.name)
-            self._publish(AlarmCleared(subject="chain_source", text=f"the chain is followed over {runner.name} again"))
         runner.take_over(old.follower, may_owe=not old.source.info.full_blocks)
 
     # -- turn --------------------------------------------------------------------------------------------------------

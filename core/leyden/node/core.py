@@ -28,7 +28,16 @@ from leyden.hooks.services import (
     StoreRefused,
     Wallet,
 )
-from leyden.hooks.types import AcceptTerms, Alarm, IncomingPayment, NodeEvent, OpenRequest, PeerInfo, Refusal
+from leyden.hooks.types import (
+    AcceptTerms,
+    Alarm,
+    AlarmCleared,
+    IncomingPayment,
+    NodeEvent,
+    OpenRequest,
+    PeerInfo,
+    Refusal,
+)
 from leyden.node import keyspace
 from leyden.node.chain_health import ChainSettings
 from leyden.node.chainmonitor import ChainMonitor
@@ -239,6 +248,7 @@ class NodeCore:
             wallet=services.wallet,
             channels=self.channels,
             publish=self.publish,
+            standing=self.events.standing,
         )
 
     def _make_peers(self, questions: Questions) -> PeerManager:
@@ -322,6 +332,9 @@ class NodeCore:
         if getattr(store, "identity_changed", False):
             log.warning("database_copied_or_moved")
             core.engine.post(lambda: core.publish(Alarm(subject="store", text=COPIED)))
+        elif core.events.standing("store") is not None:
+            told = AlarmCleared(subject="store", text="the database is where the store was told that it is")
+            core.engine.post(lambda: core.publish(told))
         return core
 
     async def _load_rows(self) -> None:

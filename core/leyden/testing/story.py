@@ -470,7 +470,7 @@ class Story:
             seen: dict[object, int] = {}
             for entry in self._events(node):
                 match entry:
-                    case Alarm(subject="chain_source" | "reorg"):
+                    case Alarm(subject="source_warning" | "reorg"):
                         pass
                     case Alarm(subject="storage") if self.plan.failures:
                         pass
