@@ -100,6 +100,20 @@ async def test_hexadecimal_that_is_none_is_told(body: bytes, reason: str) -> Non
             await client.call_hex("getblock")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": 1, "result": "abab", "error": null}',
+        b'{\n  "jsonrpc" : "2.0",\n  "result" : "abab",\n  "id" : 1\n}\n',
+        b'{"result":"abab","id":1}',
+    ],
+)
+async def test_hexadecimal_may_be_spelled_as_any_json_is(body: bytes) -> None:
+    """Not bitcoind itself, but what stands in front of it, may write spaces."""
+    async with serving(always(answer(body))) as client:
+        assert await client.call_hex("getblock") == b"\xab\xab"
+
+
 async def test_a_connection_is_kept_until_the_other_end_says_otherwise() -> None:
     connections, requests = 0, 0
 
@@ -124,6 +138,40 @@ async def test_a_connection_is_kept_until_the_other_end_says_otherwise() -> None
 async def test_a_kept_connection_that_broke_is_replaced() -> None:
     async with serving(always(answer(b'{"result":1,"id":1}'))) as client:
         assert [await client.call("getblockcount") for _ in range(5)] == [1] * 5
+
+
+@pytest.mark.parametrize("early", [1, 60, 90])
+async def test_what_came_before_a_question_is_no_answer_to_it(early: int) -> None:
+    """The rest of it follows the question, and would shift every answer of this connection by one."""
+    extra = answer(b'{"result":"of another question","id":1}')
+    connections = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await read_request(reader)
+            writer.write(answer(b'{"result":1,"id":1}') if connections == 1 else answer(b'{"result":2,"id":1}'))
+            if connections == 1:
+                await writer.drain()
+                await answered.wait()
+                writer.write(extra[:early])
+                await writer.drain()
+            await read_request(reader)
+            writer.write(extra[early:])
+            await writer.drain()
+        writer.close()
+
+    answered = asyncio.Event()
+    async with serving(handle) as client:
+        assert await client.call("getblockcount") == 1
+        answered.set()
+        (idle,) = client._idle
+        async with asyncio.timeout(TIMEOUT):
+            while not (idle._filled or idle._body):
+                await asyncio.sleep(0)
+        assert await client.call("getblockcount") == 2
+    assert connections == 2
 
 
 @pytest.mark.parametrize(
