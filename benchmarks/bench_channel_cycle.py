@@ -17,7 +17,8 @@ from leyden.channel import Channel, ChannelPolicy, Env, load, records, step
 from leyden.channel import effects as fx
 from leyden.channel import events as ev
 from leyden.crypto import sha256
-from leyden.testing.channel_pair import ChannelEnd, ChannelPair, run_inline
+from leyden.node.host import run_inline
+from leyden.testing.channel_pair import ChannelEnd, ChannelPair
 from leyden.types import BlockHeight, Msat, PaymentHash, Preimage
 from leyden_inmemory.manager import InMemoryKeyManager
 

@@ -6,7 +6,8 @@ from leyden.bitcoin import Network
 from leyden.channel import events as ev
 from leyden.channel import load
 from leyden.channel.announce import channel_announcement
-from leyden.testing.channel_pair import ChannelEnd, ChannelPair, names, run_inline
+from leyden.node.host import run_inline
+from leyden.testing.channel_pair import ChannelEnd, ChannelPair, names
 from leyden.types import BlockHeight
 from leyden.wire import AnnouncementSignatures, ChannelAnnouncement
 from leyden.wire.gossip_signatures import check_channel_announcement

@@ -21,7 +21,8 @@ from leyden.channel import ErrorCode, Lifecycle
 from leyden.channel import events as ev
 from leyden.hooks.signing import SignMutualClose
 from leyden.hooks.types import Alarm, BroadcastKind, ChannelClosed, ChannelClosing
-from leyden.testing.channel_pair import ChannelEnd, ChannelPair, names, run_inline
+from leyden.node.host import run_inline
+from leyden.testing.channel_pair import ChannelEnd, ChannelPair, names
 from leyden.types import BlockHeight, FeeRatePerKw, Msat, Sat
 from leyden.wire import ClosingSigned, ErrorMessage, FeeRange, UpdateAddHtlc
 from leyden.wire import Shutdown as ShutdownMessage

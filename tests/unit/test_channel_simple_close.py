@@ -10,7 +10,8 @@ from leyden.channel import events as ev
 from leyden.commitment import CloseShape, SimpleClose, make_simple_closing_tx
 from leyden.hooks.signing import SignSimpleClose
 from leyden.hooks.types import BroadcastKind, ChannelClosed
-from leyden.testing.channel_pair import PAIR_FEATURES, ChannelEnd, ChannelPair, names, run_inline
+from leyden.node.host import run_inline
+from leyden.testing.channel_pair import PAIR_FEATURES, ChannelEnd, ChannelPair, names
 from leyden.testing.guard_ledger import GuardViolation, take_violations
 from leyden.testing.signer import GuardingSigner
 from leyden.types import FeeRatePerKw, Msat, Sat

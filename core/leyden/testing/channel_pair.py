@@ -6,8 +6,8 @@ It knows no plugin: the signers are given to it.
 """
 
 from collections import deque
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -39,6 +39,7 @@ from leyden.hooks.signing import (
     SignGossip,
 )
 from leyden.hooks.types import NodeEvent
+from leyden.node.host import run_inline
 from leyden.types import (
     BlockHeight,
     FeeRatePerKw,
@@ -55,8 +56,6 @@ from leyden.types import (
 from leyden.wire import Message, OpenChannel, UnknownMessage, decode, encode
 from leyden.wire.features import Feature, Features
 
-T = TypeVar("T")
-
 PAIR_FEATURES = Features.of(
     Feature.OPTION_STATIC_REMOTEKEY,
     Feature.OPTION_ANCHORS,
@@ -64,17 +63,6 @@ PAIR_FEATURES = Features.of(
     Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT,
     Feature.OPTION_CHANNEL_TYPE,
 )
-
-
-def run_inline(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    coroutine.close()
-    raise LeydenError("this service suspends; it cannot be driven inline")
 
 
 class Deaf(LeydenError):
@@ -437,4 +425,4 @@ def names(effects: Iterable[fx.Effect]) -> list[str]:
     return words
 
 
-__all__ = ["PAIR_FEATURES", "ChannelEnd", "ChannelPair", "Side", "names", "run_inline", "sent_messages"]
+__all__ = ["PAIR_FEATURES", "ChannelEnd", "ChannelPair", "Side", "names", "sent_messages"]
