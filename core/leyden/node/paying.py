@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from leyden.crypto import sha256
-from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice, parse_invoice
+from leyden.hooks.services import NodeIdentity
+from leyden.invoice import DEFAULT_EXPIRY, Invoice, UnsignedInvoice, attach_signature, encode_invoice, parse_invoice
 from leyden.node import keyspace
 from leyden.node.calls import Calls, finish
 from leyden.node.core import NodeCore
@@ -26,6 +27,45 @@ class SpendRefused(LeydenError):
     """A plugin or the key manager refused the payment; nothing was offered."""
 
 
+async def make_invoice(
+    core: NodeCore, amount_msat: Msat | None, description: str, expiry: int = DEFAULT_EXPIRY, label: str = ""
+) -> tuple[Invoice, InvoiceRecord]:
+    """A signed invoice of the node, ``expiry`` in seconds, and its row: payable once that is stored."""
+    host = core.host
+    preimage = Preimage(host.entropy(32))
+    unsigned = UnsignedInvoice(
+        network=core.config.network,
+        amount_msat=amount_msat,
+        timestamp=int(host.wall_time()),
+        payment_hash=PaymentHash(sha256(preimage)),
+        payment_secret=PaymentSecret(host.entropy(32)),
+        description=description,
+        expiry=expiry,
+        min_final_cltv_expiry_delta=MIN_FINAL_CLTV,
+        features=INVOICE_FEATURES,
+        payee=core.node_id,
+    )
+    invoice = await sign_invoice(core.services.node_identity, unsigned)
+    record = InvoiceRecord(
+        payment_hash=unsigned.payment_hash,
+        preimage=preimage,
+        payment_secret=unsigned.payment_secret,
+        amount_msat=amount_msat or Msat(0),
+        bolt11=invoice.text,
+        created=unsigned.timestamp,
+        expiry=expiry,
+        min_final_cltv=MIN_FINAL_CLTV,
+        label=label,
+    )
+    return invoice, record
+
+
+async def sign_invoice(identity: NodeIdentity, unsigned: UnsignedInvoice) -> Invoice:
+    hrp, data = encode_invoice(unsigned)
+    signature, recovery_id = await identity.sign_bolt11(hrp, data)
+    return attach_signature(unsigned, hrp, data, signature, recovery_id)
+
+
 class Payer:
     """A payment hash is paid at most once, however many ask for it at the same time."""
 
@@ -41,35 +81,8 @@ class Payer:
 
     async def create_invoice(self, amount_msat: Msat | None, description: str, expiry: int, label: str) -> InvoiceView:
         """Stored before it is returned."""
-        host, core = self._core.host, self._core
-        preimage = Preimage(host.entropy(32))
-        now = int(host.wall_time())
-        unsigned = UnsignedInvoice(
-            network=core.config.network,
-            amount_msat=amount_msat,
-            timestamp=now,
-            payment_hash=PaymentHash(sha256(preimage)),
-            payment_secret=PaymentSecret(host.entropy(32)),
-            description=description,
-            expiry=expiry,
-            min_final_cltv_expiry_delta=MIN_FINAL_CLTV,
-            features=INVOICE_FEATURES,
-            payee=core.node_id,
-        )
-        hrp, data = encode_invoice(unsigned)
-        signature, recovery_id = await core.services.node_identity.sign_bolt11(hrp, data)
-        invoice = attach_signature(unsigned, hrp, data, signature, recovery_id)
-        record = InvoiceRecord(
-            payment_hash=unsigned.payment_hash,
-            preimage=preimage,
-            payment_secret=unsigned.payment_secret,
-            amount_msat=amount_msat or Msat(0),
-            bolt11=invoice.text,
-            created=now,
-            expiry=expiry,
-            min_final_cltv=MIN_FINAL_CLTV,
-            label=label,
-        )
+        core = self._core
+        _, record = await make_invoice(core, amount_msat, description, expiry, label)
         await self._calls.call(lambda: core.payments.add_invoice(record))
         return view_invoice(record)
 

@@ -7,19 +7,18 @@ from typing import Any, Self, TypeVar
 from leyden.bitcoin import Network
 from leyden.crypto import sha256
 from leyden.hooks.services import ChannelSigner, NodeIdentity
-from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice
+from leyden.invoice import Invoice, UnsignedInvoice
 from leyden.node.channels import common_features
 from leyden.node.core import LOCAL_FEATURES
 from leyden.node.host import run_inline
+from leyden.node.paying import INVOICE_FEATURES, MIN_FINAL_CLTV, sign_invoice
 from leyden.testing.scripted_channel import ScriptedChannel, ScriptError
 from leyden.transport import InitiatorHandshake, Session
-from leyden.types import CltvDelta, Msat, NodeId, PaymentHash, PaymentSecret, Preimage
+from leyden.types import Msat, NodeId, PaymentHash, PaymentSecret, Preimage
 from leyden.wire import Init, Message, Ping, Pong, UnknownMessage, WarningMessage, decode, encode
-from leyden.wire.features import Context, Feature, Features, make_features, received_features
+from leyden.wire.features import Feature, Features, received_features
 
 M = TypeVar("M", bound=Message)
-
-_INVOICE_FEATURES = make_features(Context.INVOICE, required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET))
 
 
 class ScriptKeys:
@@ -203,13 +202,11 @@ def make_invoice(identity: NodeIdentity, amount: int, now: float, entropy: bytes
         payment_secret=PaymentSecret(sha256(b"secret" + entropy)),
         description="scripted",
         expiry=3600,
-        min_final_cltv_expiry_delta=CltvDelta(42),
-        features=_INVOICE_FEATURES,
+        min_final_cltv_expiry_delta=MIN_FINAL_CLTV,
+        features=INVOICE_FEATURES,
         payee=run_inline(identity.node_id()),
     )
-    hrp, data = encode_invoice(unsigned)
-    signature, recovery_id = run_inline(identity.sign_bolt11(hrp, data))
-    return attach_signature(unsigned, hrp, data, signature, recovery_id), preimage
+    return run_inline(sign_invoice(identity, unsigned)), preimage
 
 
 __all__ = ["M", "Script", "ScriptError", "ScriptKeys", "make_invoice"]

@@ -25,8 +25,9 @@ from leyden.channel import ChannelPolicy
 from leyden.hooks.services import NodeIdentity
 from leyden.hooks.types import DestinationPurpose
 from leyden.invoice import Invoice
-from leyden.payments import InvoiceRecord
-from leyden.testing.script import M, Script, make_invoice
+from leyden.node.host import run_inline
+from leyden.node.paying import make_invoice
+from leyden.testing.script import M, Script
 from leyden.testing.scripted_channel import ScriptedChannel, ScriptError
 from leyden.testing.simulation import SimNode, Simulation, SimWire
 from leyden.transport import (
@@ -360,17 +361,7 @@ class ScriptedPeer(Script):
 def make_node_invoice(node: SimNode, amount: int) -> Invoice:
     """An invoice that ``node`` has stored and will take, as ``Node.create_invoice`` makes it."""
     core = node.core
-    invoice, preimage = make_invoice(core.services.node_identity, amount, node.wall_time(), node.entropy(32))
-    record = InvoiceRecord(
-        payment_hash=invoice.payment_hash,
-        preimage=preimage,
-        payment_secret=invoice.payment_secret,
-        amount_msat=Msat(amount),
-        bolt11=invoice.text,
-        created=invoice.timestamp,
-        expiry=invoice.expiry,
-        min_final_cltv=invoice.min_final_cltv_expiry_delta,
-    )
+    invoice, record = run_inline(make_invoice(core, Msat(amount), "scripted"))
     core.engine.post(lambda: core.payments.add_invoice(record))
     node.simulation.settle()
     return invoice

@@ -8,24 +8,22 @@ from pathlib import Path
 
 import msgspec
 
-from leyden.bitcoin import Network
 from leyden.channel import ChannelPolicy, Lifecycle, Link
 from leyden.channel.events import Shutdown, UpdateFee
-from leyden.crypto import sha256
 from leyden.hooks.types import Alarm, ChannelClosed, ChannelClosing, DestinationPurpose, PaymentReceived, PaymentSent
-from leyden.invoice import Invoice, UnsignedInvoice, attach_signature, encode_invoice
+from leyden.invoice import Invoice
 from leyden.node import keyspace
 from leyden.node.channels import ChannelActor
 from leyden.node.eventlog import decode_event
 from leyden.node.host import run_inline
-from leyden.node.paying import INVOICE_FEATURES, MIN_FINAL_CLTV
-from leyden.payments import InvoiceRecord, InvoiceStatus, PaymentRecord, PaymentStatus
+from leyden.node.paying import make_invoice
+from leyden.payments import InvoiceStatus, PaymentRecord, PaymentStatus
 from leyden.payments.records import decode_invoice_record, decode_payment_record
 from leyden.testing.guard_ledger import GuardViolation, take_violations
 from leyden.testing.memory_store import CommitMoment, MemoryStore
 from leyden.testing.sim_device import DeviceMemory
 from leyden.testing.simulation import Crash, SimNode, Simulation
-from leyden.types import FeeRatePerKw, Msat, NodeId, PaymentHash, PaymentSecret, Preimage, Sat
+from leyden.types import FeeRatePerKw, Msat, NodeId, Sat
 
 CAPACITY = Sat(1_000_000)
 PUSH = Msat(300_000_000)
@@ -351,31 +349,7 @@ class Story:
         """The payee makes an invoice; it counts once it is durable. An unknown one is never stored."""
         node = self._node(deal.payee)
         core = node.core
-        preimage = Preimage(node.entropy(32))
-        unsigned = UnsignedInvoice(
-            network=Network.REGTEST,
-            amount_msat=deal.amount,
-            timestamp=int(node.wall_time()),
-            payment_hash=PaymentHash(sha256(preimage)),
-            payment_secret=PaymentSecret(node.entropy(32)),
-            description="story",
-            min_final_cltv_expiry_delta=MIN_FINAL_CLTV,
-            features=INVOICE_FEATURES,
-            payee=node.node_id,
-        )
-        hrp, data = encode_invoice(unsigned)
-        signature, recovery_id = run_inline(core.services.node_identity.sign_bolt11(hrp, data))
-        invoice = attach_signature(unsigned, hrp, data, signature, recovery_id)
-        record = InvoiceRecord(
-            payment_hash=unsigned.payment_hash,
-            preimage=preimage,
-            payment_secret=unsigned.payment_secret,
-            amount_msat=deal.amount,
-            bolt11=invoice.text,
-            created=unsigned.timestamp,
-            expiry=unsigned.expiry,
-            min_final_cltv=MIN_FINAL_CLTV,
-        )
+        invoice, record = run_inline(make_invoice(core, deal.amount, "story"))
 
         def done(_: None) -> None:
             deal.invoice = invoice
