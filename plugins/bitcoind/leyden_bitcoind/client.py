@@ -116,15 +116,16 @@ class RpcClient:
         status, body = await self._reply(method, params)
         begin = body.find(_HEX) + len(_HEX)
         end = body.find(b'"', begin) if begin >= len(_HEX) else -1
-        if end < 0:
-            _result(_decoded(status, body))
-            raise _not_hexadecimal(method)
-        # What stands around it goes through the JSON decoder: megabytes of digits need no second look.
-        _result(_decoded(status, body[:begin] + body[end:]))
+        if end < 0:  # not as bitcoind writes it
+            digits = _result(_decoded(status, body))
+        else:
+            # What stands around them goes through the JSON decoder: megabytes of digits need no second look.
+            _result(_decoded(status, body[:begin] + body[end:]))
+            digits = memoryview(body)[begin:end]
         try:
-            return unhexlify(memoryview(body)[begin:end])
-        except ValueError as error:
-            raise _not_hexadecimal(method) from error
+            return unhexlify(digits)
+        except (TypeError, ValueError) as error:
+            raise RpcUnavailable(f"bitcoind's answer to {method} is not hexadecimal") from error
 
     async def get(self, path: str) -> bytearray | None:
         """What bitcoind's REST interface has at ``path``; ``None`` where it says anything but 200, so also without
@@ -234,10 +235,6 @@ def _decoded(status: int, body: bytearray) -> _Reply:
 
 def _not_json(status: int) -> RpcUnavailable:
     return RpcUnavailable(f"what answers at bitcoind's address is no bitcoind (HTTP status {status})")
-
-
-def _not_hexadecimal(method: str) -> RpcUnavailable:
-    return RpcUnavailable(f"bitcoind's answer to {method} is not hexadecimal")
 
 
 def _result_or_refusal(reply: _Reply) -> Any:

@@ -47,6 +47,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Status and body of the answer. ``HttpError`` if none comes."""
         if self._transport is None or self._transport.is_closing():
             raise HttpError("closed by the other end")
+        if self._filled or self._body is not None:  # taken for the answer, it would shift all that follow
+            raise HttpError("something came before it was asked for")
         self._answer = asyncio.get_running_loop().create_future()
         kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
         self._transport.write(f"{method} {path} HTTP/1.1\r\n{self._headers}{kind}\r\n".encode() + body)
