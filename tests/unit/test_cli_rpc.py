@@ -19,6 +19,7 @@ from leyden.types import BlockHeight, LeydenError, Msat, PaymentHash, Txid
 from leyden_cli.client import CallFailed, Client
 from leyden_cli.errors import CliError, NoNode
 from leyden_cli.rpc import protocol as p
+from leyden_cli.rpc import server as server_module
 from leyden_cli.rpc.methods import InvalidParams, Method, NodeMethods, view_event
 from leyden_cli.rpc.server import Lines, RpcServer
 
@@ -385,6 +386,27 @@ async def test_a_client_that_does_not_listen_is_dropped_at_the_close(
     assert held.transport.get_write_buffer_size() == 0
     writer.transport.abort()
     gc.collect()
+
+
+async def test_clients_that_do_not_listen_are_waited_for_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, hang_up = asyncio.Barrier(3), server_module._hang_up
+
+    async def all_at_once(writer: asyncio.StreamWriter) -> None:
+        await waited.wait()
+        await hang_up(writer)
+
+    monkeypatch.setattr(server_module, "_hang_up", all_at_once)
+    server = RpcServer(tmp_path / "s.sock", methods(FakeNode()).table)
+    await server.start()
+    clients = [await asyncio.open_unix_connection(tmp_path / "s.sock") for _ in range(waited.parties)]
+    async with asyncio.timeout(60):
+        while len(server._connections) < len(clients):
+            await asyncio.sleep(0)
+        await server.close()
+    for _, writer in clients:
+        writer.transport.abort()
 
 
 async def until_full(server: RpcServer) -> None:
