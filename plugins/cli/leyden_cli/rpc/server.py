@@ -90,8 +90,7 @@ class RpcServer:
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
-        for writer in connections.values():
-            await _hang_up(writer)
+        await asyncio.gather(*(_hang_up(writer) for writer in connections.values()))
         self._path.unlink(missing_ok=True)
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
