@@ -384,6 +384,15 @@ def test_a_reorg_of_the_funding_stops_new_htlcs() -> None:
     pair.add(pair.a, 1_000_000)
 
 
+def test_a_funding_that_can_never_confirm_ends_the_channel_unless_the_chain_has_it() -> None:
+    pair = make_pair()
+    pair.open()
+    assert pair.a.do(ev.FundingRuledOut()) == ()  # it was said too late: the funding is in a block
+    pair.a.do(ev.FundingUnconfirmed())
+    assert names(pair.a.do(ev.FundingRuledOut())) == ["send error", "deliver FundingAbandoned", "publish ChannelClosed"]
+    assert lifecycle(pair.a) is Lifecycle.CLOSED
+
+
 def test_a_coinbase_funding_must_mature() -> None:
     pair = funded(1)
     assert pair.funding_tx is not None

@@ -194,6 +194,7 @@ def events(channel: Channel) -> list[ev.AnyInput]:
         ev.BlockConnected(height=height),
         ev.FundingConfirmed(height=height, tx_index=1, output=foreign.outputs[0]),
         ev.FundingUnconfirmed(),
+        ev.FundingRuledOut(),
         ev.FundingSpent(tx=foreign, height=height),
         ev.FundingUnspent(),
     ]

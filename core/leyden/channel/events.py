@@ -82,6 +82,11 @@ class FundingUnconfirmed(_Record, frozen=True, kw_only=True):
     """A reorg took the funding transaction out of the chain."""
 
 
+class FundingRuledOut(_Record, frozen=True, kw_only=True):
+    """The funding transaction that we broadcast can never confirm: another one took a coin that it needs, so deep that
+    no reorg brings it back."""
+
+
 class FundingSpent(_Record, frozen=True, kw_only=True):
     """``tx``, confirmed at ``height``, spends the funding output or another outpoint that the channel watches."""
 
@@ -167,7 +172,7 @@ class FailChannel(_Record, frozen=True, kw_only=True):
 
 
 PeerEvent = MessageReceived | PeerConnected | PeerDisconnected
-ChainEvent = BlockConnected | FundingConfirmed | FundingUnconfirmed | FundingSpent | FundingUnspent
+ChainEvent = BlockConnected | FundingConfirmed | FundingUnconfirmed | FundingRuledOut | FundingSpent | FundingUnspent
 Event = PeerEvent | TurnEnded | Restarted | SignerAnswered | SignerFailed | TimerFired | FeerateChanged | ChainEvent
 Command = (
     ProvideFunding

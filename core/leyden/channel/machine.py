@@ -191,6 +191,7 @@ _EVENT_HANDLERS: dict[type, _Handler] = {
     ev.BlockConnected: _on_block_connected,
     ev.FundingConfirmed: ready.on_funding_confirmed,
     ev.FundingUnconfirmed: ready.on_funding_unconfirmed,
+    ev.FundingRuledOut: ready.on_funding_ruled_out,
     ev.FundingSpent: sweep.on_funding_spent,
     ev.FundingUnspent: sweep.on_funding_unspent,
 }

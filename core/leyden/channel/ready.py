@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from leyden.bitcoin import TxOut
 from leyden.channel.announce import announce_if_due
-from leyden.channel.events import BlockConnected, FundingConfirmed, FundingUnconfirmed
+from leyden.channel.effects import FundingAbandoned
+from leyden.channel.events import BlockConnected, FundingConfirmed, FundingRuledOut, FundingUnconfirmed
 from leyden.channel.state import OPERATING, Channel, Confirmation, Lifecycle
 from leyden.channel.turn import Turn
 from leyden.hooks.types import ChannelClosed, ChannelReadyEvent
@@ -41,6 +42,16 @@ def on_funding_unconfirmed(turn: Turn, _event: FundingUnconfirmed) -> None:
     turn.set(fundings=(replace(channel.funding, confirmation=None), *channel.fundings[1:]))
     if channel.local_ready_sent and channel.config.minimum_depth:
         turn.alarm("reorg", "a reorg took the funding transaction of an open channel out of the chain")
+
+
+def on_funding_ruled_out(turn: Turn, _event: FundingRuledOut) -> None:
+    """A channel that can never exist ends, whatever was decided about it: there is nothing to close or to claim."""
+    channel = turn.channel
+    if channel.funding.confirmation is not None or channel.spend is not None:
+        return  # a reorg deeper than any that is expected: what the chain shows counts
+    reason = "another transaction spent a coin of the funding transaction"
+    turn.send_error(reason)
+    _close_unfunded(turn, reason)
 
 
 def ready_if_due(turn: Turn, height: int = 0) -> None:
@@ -117,4 +128,6 @@ def forget_if_unfunded(turn: Turn, event: BlockConnected) -> None:
 def _close_unfunded(turn: Turn, reason: str) -> None:
     channel = turn.channel
     turn.set(lifecycle=Lifecycle.CLOSED, failure=reason, outbox=(), pending=())
+    if claim := channel.config.claim_id:
+        turn.deliver(FundingAbandoned(claim_id=claim))
     turn.publish(ChannelClosed(channel_id=channel.channel_id, how="unfunded", reason=reason, txid=None))

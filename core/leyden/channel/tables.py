@@ -68,6 +68,7 @@ EVENTS: dict[type, _Row] = {
     ev.BlockConnected: (_FUNDED, ALL - _FUNDED),
     ev.FundingConfirmed: (_FUNDED, ALL - _FUNDED),
     ev.FundingUnconfirmed: (_FUNDED, ALL - _FUNDED),
+    ev.FundingRuledOut: (_FUNDED, ALL - _FUNDED),
     ev.FundingSpent: (_FUNDED, ALL - _FUNDED),
     ev.FundingUnspent: (_FUNDED, ALL - _FUNDED),
 }

@@ -42,6 +42,7 @@ from leyden.channel.events import (
     FailChannel,
     FeerateChanged,
     FundingConfirmed,
+    FundingRuledOut,
     FundingSpent,
     FundingUnconfirmed,
     FundingUnspent,
@@ -532,6 +533,13 @@ class ChannelManager:
             actor = None if channel_id is None else self._actors.get(channel_id)
             if actor is not None:
                 self.apply(actor, FundingSpent(tx=tx, height=height))
+
+    def on_ruled_out(self, txid: Txid) -> None:
+        """This transaction of ours can never confirm: neither can a channel that it was to fund."""
+        for actor in list(self._actors.values()):
+            outpoint = actor.channel.funding_outpoint
+            if outpoint is not None and outpoint.txid == txid:
+                self.apply(actor, FundingRuledOut())
 
     def on_deadline_height(self) -> None:
         """The chain that is followed lags behind one that was proved: deadlines may have passed all the same."""

@@ -282,6 +282,7 @@ class NodeCore:
         self.engine.reload = self._reload
         self.fees.on_refreshed = lambda: self.engine.post(self.channels.on_feerates)
         self.channels.on_watch = self._on_watch
+        self.tracker.on_ruled_out = self.channels.on_ruled_out
         self.chain.on_synced = self._chain_synced
 
     @classmethod

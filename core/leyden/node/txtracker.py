@@ -74,6 +74,8 @@ class TxTracker:
         """Of the newest block that was told."""
         self._spenders: dict[OutPoint, set[Txid]] | None = None
         """Which tracked transactions spend an output; rebuilt when the table changes."""
+        self.on_ruled_out: Callable[[Txid], None] = lambda _txid: None
+        """Told of each transaction that is forgotten because it can never confirm."""
 
     def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         self._transactions.load((Txid(key[1:]), value) for key, value in rows)
@@ -106,9 +108,13 @@ class TxTracker:
                 continue
             log.info("transaction_given_up", txid=txid[::-1].hex(), kind=BROADCAST_KINDS[record.kind].value)
             tx = parse_transaction(record.raw)
-            self._forget(txid)
-            for vout in range(len(tx.outputs)):
-                self.abandon(OutPoint(txid, vout))
+            self._rule_out(txid, tx)
+
+    def _rule_out(self, txid: Txid, tx: Transaction) -> None:
+        self._forget(txid)
+        self.on_ruled_out(txid)
+        for vout in range(len(tx.outputs)):
+            self.abandon(OutPoint(txid, vout))
 
     def is_tracked(self, txid: Txid) -> bool:
         """Until its effect is irrevocable."""
@@ -210,10 +216,10 @@ class TxTracker:
         for txid, record in self._transactions.items():
             if not self._is_final(record, RETAINED_DEPTH):
                 continue
-            outputs = parse_transaction(record.raw).outputs if record.conflict_height else ()
-            self._forget(txid)
-            for vout in range(len(outputs)):
-                self.abandon(OutPoint(txid, vout))
+            if record.conflict_height:
+                self._rule_out(txid, parse_transaction(record.raw))
+            else:
+                self._forget(txid)
         if at_tip:
             self.repeat()
 
