@@ -19,6 +19,8 @@ from leyden_regtest.inprocess import InProcessChain
 from leyden_sqlite.store import SqliteStore
 from leyden_wallet.wallet import OnchainWallet
 
+from tests.scenario.sim_kit import BusyNode
+
 POLICY = ChannelPolicy(minimum_depth=3)
 CHAIN = ChainSettings()
 
@@ -169,3 +171,12 @@ async def world(tmp_path: Path, no_task_left: None, quiet_logs: object) -> Async
     for node in list(world.nodes):
         await world.stop(node)
     world.chain.close()
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[BusyNode]:
+    """A node with a channel that must work at the end, too."""
+    made = BusyNode(tmp_path)
+    yield made
+    made.check()
+    made.close()

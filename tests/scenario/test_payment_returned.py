@@ -1,33 +1,15 @@
 """A peer that gives the preimage of a payment, and then the money back (LND 0.21.3, killed in between, does)."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-from leyden.hooks.types import Alarm, NodeEvent, PaymentFailed, PaymentSent
+from leyden.hooks.types import Alarm, PaymentFailed, PaymentSent
 from leyden.node import keyspace
-from leyden.node.eventlog import decode_event
 from leyden.payments import PaymentStatus
 from leyden.payments.records import decode_payment_record
 from leyden.testing.scripted_peer import ScriptedPeer
 from leyden.wire import UpdateFulfillHtlc
 
-from tests.scenario.sim_kit import BusyNode
+from tests.scenario.sim_kit import BusyNode, logged
 
 AMOUNT = 5_000_000
-
-
-@pytest.fixture
-def busy(tmp_path: Path) -> Iterator[BusyNode]:
-    made = BusyNode(tmp_path)
-    yield made
-    made.check()
-    made.close()
-
-
-def events(busy: BusyNode) -> list[NodeEvent]:
-    rows = busy.node.disk.rows
-    return [decode_event(0, rows[key]).event for key in sorted(rows) if key.startswith(keyspace.EVENT)]
 
 
 def claimed(busy: BusyNode) -> tuple[ScriptedPeer, bytes]:
@@ -53,10 +35,9 @@ def test_it_stays_paid_and_a_person_is_told(busy: BusyNode) -> None:
     assert record.status == PaymentStatus.SUCCEEDED
     assert channel.channel.local_settled == before
     assert not channel.channel.remote_htlcs
-    told = events(busy)
-    assert [event.amount_msat for event in told if isinstance(event, PaymentSent)][-1] == AMOUNT
-    assert not [event for event in told if isinstance(event, PaymentFailed)]
-    (alarm,) = [event for event in told if isinstance(event, Alarm)]
+    assert logged(busy.node, PaymentSent)[-1].amount_msat == AMOUNT
+    assert not logged(busy.node, PaymentFailed)
+    (alarm,) = logged(busy.node, Alarm)
     assert alarm.subject == "payment_returned"
     assert f"{AMOUNT} msat" in alarm.text
     assert payment_hash.hex() in alarm.text
@@ -71,6 +52,6 @@ def test_a_payment_that_is_taken_in_the_end_alarms_nobody(busy: BusyNode) -> Non
     channel.fulfil(channel.received[0].id, record.preimage)
     peer.run(channel)
 
-    told = events(busy)
-    assert [event.payment_hash for event in told if isinstance(event, PaymentSent)].count(payment_hash) == 1
-    assert not [event for event in told if isinstance(event, Alarm | PaymentFailed)]
+    assert [event.payment_hash for event in logged(busy.node, PaymentSent)].count(payment_hash) == 1
+    assert not logged(busy.node, Alarm)
+    assert not logged(busy.node, PaymentFailed)

@@ -1,8 +1,5 @@
 """The scripted peer itself: it reaches every place of a channel's life with everything right, in both roles."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from leyden.channel import Lifecycle
 from leyden.testing.scripted_peer import ScriptedPeer, ScriptError
@@ -31,14 +28,6 @@ from leyden.wire.failures import IncorrectOrUnknownPaymentDetails
 from leyden.wire.features import Feature
 
 from tests.scenario.sim_kit import BusyNode
-
-
-@pytest.fixture
-def busy(tmp_path: Path) -> Iterator[BusyNode]:
-    made = BusyNode(tmp_path)
-    yield made
-    made.check()
-    made.close()
 
 
 def test_a_script_of_ten_lines(busy: BusyNode) -> None:
