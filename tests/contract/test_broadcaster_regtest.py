@@ -29,7 +29,9 @@ class TestInProcess(BroadcasterSuite):
     @pytest.fixture
     def bed(self, chain: EmbeddedChain) -> BroadcasterBed:
         return BroadcasterBed(
-            make_broadcaster=lambda: InProcessChain(chain, FeeRatePerKw(1000)), control=DirectControl(chain)
+            make_broadcaster=lambda: InProcessChain(chain, FeeRatePerKw(1000)),
+            control=DirectControl(chain),
+            says_kind=True,
         )
 
 
@@ -42,6 +44,7 @@ class TestOverSocket(BroadcasterSuite, AbsentBroadcasterSuite):
                     make_broadcaster=lambda: RegtestClient(server.socket),
                     control=SocketControl(server.socket),
                     power=server.power,
+                    says_kind=True,
                 )
 
 
@@ -114,7 +117,7 @@ WRONG = "accepted, but no miner could take it"
 BROKEN: list[tuple[type[_Broken], str, str]] = [
     (_SendsNothing, "test_what_is_accepted_is_in_the_next_block", GONE),
     (_RefusesWhatIsKnown, "test_what_is_known_or_confirmed_already_is_accepted", "refused: txn-already-known"),
-    (_RefusesWhatIsKnown, "test_confirmed_and_spent_already", "of a transaction that is confirmed"),
+    (_RefusesWhatIsKnown, "test_confirmed_and_spent_already", "refusal 'invalid'"),
     (_SendsNothing, "test_an_unconfirmed_chain_sent_one_by_one", GONE),
     (_ForgetsTheChild, "test_a_package_of_parent_and_child", GONE),
     (_ForgetsTheChild, "test_a_package_whose_parent_is_confirmed", GONE),
@@ -141,6 +144,17 @@ async def test_the_suite_catches_broken_broadcasters(
     with pytest.raises(AssertionError) as caught:
         await getattr(BroadcasterSuite(), test)(bed)
     assert says in str(caught.value)
+
+
+class _NamesNoKind(_Broken):
+    async def broadcast(self, package: Sequence[Transaction], kind: BroadcastKind) -> BroadcastResult:
+        return self.submit(package)
+
+
+async def test_the_suite_catches_one_that_does_not_say_the_kind_though_it_could(chain: EmbeddedChain) -> None:
+    bed = BroadcasterBed(make_broadcaster=lambda: _NamesNoKind(chain), control=DirectControl(chain), says_kind=True)
+    with pytest.raises(AssertionError, match="refusal 'other', expected one of"):
+        await BroadcasterSuite().test_too_early(bed)
 
 
 async def test_the_suite_catches_one_that_accepts_for_an_absent_backend(chain: EmbeddedChain) -> None:

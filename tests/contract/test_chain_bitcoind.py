@@ -91,14 +91,18 @@ def noted(made: list[BitcoindNode], daemon: Bitcoind) -> BitcoindNode:
 class TestBroadcasting(BroadcasterSuite):
     @pytest.fixture
     def bed(self, daemon: Bitcoind, made: list[BitcoindNode]) -> BroadcasterBed:
-        return BroadcasterBed(make_broadcaster=lambda: noted(made, daemon), control=BitcoindControl(daemon))
+        return BroadcasterBed(
+            make_broadcaster=lambda: noted(made, daemon), control=BitcoindControl(daemon), says_kind=True
+        )
 
 
 class TestBroadcastingWhenItIsAway(AbsentBroadcasterSuite):
     @pytest.fixture
     def bed(self, unreliable: Bitcoind, made: list[BitcoindNode]) -> BroadcasterBed:
         control = BitcoindControl(unreliable)
-        return BroadcasterBed(make_broadcaster=lambda: noted(made, unreliable), control=control, power=control.power)
+        return BroadcasterBed(
+            make_broadcaster=lambda: noted(made, unreliable), control=control, power=control.power, says_kind=True
+        )
 
 
 class TestFees(FeeEstimatorSuite):

@@ -12,10 +12,12 @@ from typing import TypeVar
 
 import msgspec
 from leyden.bitcoin import BitcoinError, Transaction, TxOut
+from leyden.hooks.refusals import refusal_of
 from leyden.hooks.types import (
     BlockConnected,
     BlocksDisconnected,
     BroadcastKind,
+    BroadcastRefusal,
     BroadcastResult,
     ChainEvent,
     FeeTarget,
@@ -220,9 +222,13 @@ class RegtestClient:
         request = p.Broadcast(package=[tx.serialize().hex() for tx in package])
         try:
             outcome = await call(self._path, request, p.BroadcastOutcome)
+        except ServerGone as error:
+            return BroadcastResult(accepted=False, reason=str(error), refusal=BroadcastRefusal.UNAVAILABLE)
         except ChainError as error:
             return BroadcastResult(accepted=False, reason=str(error))
-        return BroadcastResult(accepted=outcome.accepted, reason=outcome.reason)
+        if outcome.accepted:
+            return BroadcastResult(accepted=True)
+        return BroadcastResult(accepted=False, reason=outcome.reason, refusal=refusal_of(outcome.reason))
 
     # -- FeeEstimator ----------------------------------------------------------------------------------------------
 

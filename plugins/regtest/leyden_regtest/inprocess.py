@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from leyden.bitcoin import Transaction
+from leyden.hooks.refusals import refusal_of
 from leyden.hooks.types import (
     BlockConnected,
     BroadcastKind,
@@ -76,7 +77,7 @@ class InProcessChain:
         try:
             self._chain.submit(package)
         except TransactionRefused as error:
-            return BroadcastResult(accepted=False, reason=str(error))
+            return BroadcastResult(accepted=False, reason=str(error), refusal=refusal_of(error.code))
         return BroadcastResult(accepted=True)
 
     async def estimate(self, target: FeeTarget) -> FeeRatePerKw | None:
