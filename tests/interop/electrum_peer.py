@@ -36,7 +36,7 @@ class ElectrumPeer:
         self._server = ElectrumServer(folder / "server", bitcoind)
         # Without forwarding it makes no public channels.
         self.electrum = Electrum(folder / "electrum", self._server, settings={"lightning_forward_payments": True})
-        self.folder = self.electrum.folder
+        self.home = self.electrum.folder
         self.host = "127.0.0.1"
         self._node_id = ""
         self._payments: dict[str, Future[Paid]] = {}
@@ -76,7 +76,7 @@ class ElectrumPeer:
         self.electrum.kill()
 
     def log_tail(self, lines: int = 40) -> str:
-        text = (self.folder / "stdout.log").read_text(errors="replace")
+        text = (self.home / "stdout.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def _rpc(self, method: str, *, seconds: float = PATIENCE, **params: Any) -> Any:

@@ -5,6 +5,7 @@ unit in the name; a channel is named by its funding outpoint as people write it 
 """
 
 import enum
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -72,6 +73,8 @@ class LightningPeer(Protocol):
 
     name: str
     """A short word for the table: electrum, ldk, lnd."""
+    home: Path
+    """What the node keeps is in here: copied while it is stopped and put back later, it is an old backup."""
 
     @property
     def version(self) -> str: ...

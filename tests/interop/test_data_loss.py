@@ -46,7 +46,7 @@ async def test_theirs(story: Story) -> None:
     """The peer runs on an old copy: we close with our newest commitment."""
     channel = await story.open(push_sat=CAPACITY // 2)
     await story.pay_peer(10_000_000)
-    folder: Path = getattr(story.peer, "home", None) or story.peer.folder  # type: ignore[attr-defined]
+    folder = story.peer.home
     old, new = story.bed.folder / "old", story.bed.folder / "new"
     await story.ask(story.peer.stop)
     shutil.copytree(folder, old)

@@ -36,7 +36,7 @@ class PeerProgram:
     name: str
 
     def __init__(self, folder: Path, bitcoind: Bitcoind) -> None:
-        self.folder = folder
+        self.folder = self.home = folder
         self.host = "127.0.0.1"
         self.port = free_port()
         self.bitcoind = bitcoind
