@@ -182,7 +182,7 @@ def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
     assert "payment_sent" in log
     assert not log.startswith("1 ")
 
-    assert leyden("close", "--dir", alice, opened["channel_id"][:8]).returncode == 0
+    assert leyden("close", "--dir", alice, opened["channel_id"][:8], "--max-fee", "5000").returncode == 0
     wait(lambda: "closing" in leyden("channels", "--dir", bob).stdout)
     assert "is not connected" in leyden("disconnect", "--dir", alice, "02" * 33).stderr
     for node in nodes:

@@ -148,10 +148,22 @@ class Client:
         return await self.call("channels", p.NoParams(), list[ChannelView])
 
     async def close_channel(
-        self, channel_id: str, *, force: bool = False, address: str | None = None, feerate_per_kw: int | None = None
+        self,
+        channel_id: str,
+        *,
+        force: bool = False,
+        address: str | None = None,
+        feerate_per_kw: int | None = None,
+        max_fee_sat: int | None = None,
     ) -> None:
         """Returns when the decision to close is durable; follow ``channels`` or ``events`` for the end."""
-        params = p.CloseParams(channel_id=channel_id, force=force, address=address, feerate_per_kw=feerate_per_kw)
+        params = p.CloseParams(
+            channel_id=channel_id,
+            force=force,
+            address=address,
+            feerate_per_kw=feerate_per_kw,
+            max_fee_sat=max_fee_sat,
+        )
         await self.call("close", params, p.Done)
 
     async def invoice(

@@ -76,13 +76,25 @@ def channels(folder: Path, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Broadcast our commitment; our share comes back after the delay.")
 @click.option("--address", help="Where our share goes; by default to the wallet.")
 @click.option("--feerate", type=click.IntRange(min=1), help="Of the closing transaction, sat per 1000 weight.")
+@click.option("--max-fee", type=click.IntRange(min=1), metavar="SAT", help="The most that we pay for it.")
 @node_options
-def close(folder: Path, as_json: bool, channel_id: str, force: bool, address: str | None, feerate: int | None) -> None:
-    """Close a channel. The first digits of its ID will do."""
+def close(
+    folder: Path,
+    as_json: bool,
+    channel_id: str,
+    force: bool,
+    address: str | None,
+    feerate: int | None,
+    max_fee: int | None,
+) -> None:
+    """Close a channel. The first digits of its ID will do.
+
+    With --force our commitment is broadcast as it was signed: --address, --feerate and --max-fee do not go with it.
+    """
 
     async def work(client: Client) -> str:
         full = await _full_id(client, channel_id)
-        await client.close_channel(full, force=force, address=address, feerate_per_kw=feerate)
+        await client.close_channel(full, force=force, address=address, feerate_per_kw=feerate, max_fee_sat=max_fee)
         return full
 
     closed = ask(folder, work)

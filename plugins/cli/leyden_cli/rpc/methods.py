@@ -102,11 +102,14 @@ class NodeMethods:
         return self._node.channels()
 
     async def close(self, params: p.CloseParams) -> p.Done:
+        if params.force and (params.address or params.feerate_per_kw or params.max_fee_sat):
+            raise InvalidParams("a forced close takes no address, feerate_per_kw or max_fee_sat: it is signed already")
         network = self._node.core.config.network
         script = b"" if params.address is None else decode_address(params.address, network)
         channel_id = ChannelId(_hex(params.channel_id, 32, "channel_id"))
         feerate = _feerate(params.feerate_per_kw)
-        await self._node.close_channel(channel_id, force=params.force, script=script, feerate=feerate)
+        max_fee = None if params.max_fee_sat is None else Sat(params.max_fee_sat)
+        await self._node.close_channel(channel_id, force=params.force, script=script, feerate=feerate, max_fee=max_fee)
         return p.Done()
 
     async def invoice(self, params: p.InvoiceParams) -> InvoiceView:

@@ -103,12 +103,14 @@ class OpenParams(Params, frozen=True, kw_only=True):
 
 
 class CloseParams(Params, frozen=True, kw_only=True):
-    """``address`` takes our share (default: the key manager's destination); it has no meaning with ``force``."""
+    """``address`` takes our share (default: the key manager's destination); ``max_fee_sat`` is the most that we pay for
+    the closing transaction. None of the three goes with ``force``, whose transaction is signed already."""
 
     channel_id: str
     force: bool = False
     address: str | None = None
     feerate_per_kw: FeeRate | None = None
+    max_fee_sat: Positive | None = None
 
 
 class InvoiceParams(Params, frozen=True, kw_only=True):
