@@ -521,6 +521,29 @@ async def test_counters_begin_again_when_bitcoind_does(published: Published) -> 
     assert (news.lost, [entry["event"] for entry in logs]) == (1, ["zmq_messages_lost"])
 
 
+async def test_a_flood_of_messages_leaves_time_for_everybody_else() -> None:
+    """Bitcoind tells of every transaction when it loads its mempool; what has arrived is received without waiting."""
+
+    class Flood:
+        left = 1000
+
+        async def recv_multipart(self) -> list[bytes]:
+            if self.left == 0:
+                raise asyncio.CancelledError
+            self.left -= 1
+            return [b"sequence", bytes(32) + b"A" + bytes(8), (1000 - self.left).to_bytes(4, "little")]
+
+    flood, news = Flood(), News([])
+    listening = asyncio.ensure_future(news._listen(flood))
+    pauses = []
+    while not listening.done():
+        before = flood.left
+        await asyncio.sleep(0)
+        pauses.append(before - flood.left)
+    assert flood.left == 0
+    assert max(pauses) <= 100
+
+
 async def test_only_the_newest_blocks_are_kept(published: Published) -> None:
     news, publish = published
     blocks = [n.to_bytes(4, "little") + bytes(32) + n.to_bytes(44, "little") + b"\x01" for n in range(7)]
