@@ -20,6 +20,7 @@ log = structlog.get_logger("leyden.bitcoind")
 TOPICS = (b"sequence", b"hashblock", b"rawblock")
 QUEUED_MESSAGES = 200
 """What may wait while nobody looks; further ones are lost, which the counters show."""
+READ_AT_ONCE = 50
 KEPT_BLOCKS = 4
 """Blocks that came by ``rawblock`` and were not asked for yet."""
 RAW_BLOCK_SECONDS = 0.2
@@ -63,8 +64,10 @@ class News:
     async def _listen(self, socket: zmq.asyncio.Socket) -> None:
         """One reader, which nothing but ``close`` ends: a receive that is cancelled may take a message with it."""
         while True:
-            if self._note(await socket.recv_multipart()):
-                self._woken.set()
+            for _ in range(READ_AT_ONCE):
+                if self._note(await socket.recv_multipart()):
+                    self._woken.set()
+            await asyncio.sleep(0)  # what has arrived is received without waiting: everybody else has a turn too
 
     async def wait(self, seconds: float) -> bool:
         """True when a message about blocks came, or ``wake`` was called, before ``seconds`` had passed."""
