@@ -77,7 +77,7 @@ async def _with(
             knew.put_nowait((block.height, time.perf_counter()))
 
         # No event tells that every channel has taken in a block.
-        alice.core.channels.on_block = noted  # type: ignore[method-assign]
+        alice.core.channels.on_block = noted  # type: ignore[method-assign]  # notes when channels are told
         ours, bare = [], []
         with _Listener(daemon.zmq) as listener:
             while not listener.hears:  # a subscription takes its time, and nothing says when it holds

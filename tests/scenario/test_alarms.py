@@ -167,7 +167,7 @@ def test_a_copied_database_stands_until_the_store_is_told(scene: Scene) -> None:
             store.identity_changed = True
             return epoch
 
-        store.open = open_copied  # type: ignore[method-assign]
+        store.open = open_copied  # type: ignore[method-assign]  # a copied database, as the store reports it
 
     scene.begin(sources=[named("whole")])
     before, scene.node.on_store = scene.node.on_store, copied

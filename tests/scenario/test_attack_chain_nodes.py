@@ -88,8 +88,8 @@ def test_coins_of_a_catch_up_are_seen_by_the_source_that_takes_over(scene: Scene
         note(block.height, block.transactions)
         on_block(block)
 
-    scene.alice.core.channels.on_rescanned = noting_rescan  # type: ignore[method-assign]
-    scene.alice.core.channels.on_block = noting_block  # type: ignore[method-assign]
+    scene.alice.core.channels.on_rescanned = noting_rescan  # type: ignore[method-assign]  # notes what channels are told
+    scene.alice.core.channels.on_block = noting_block  # type: ignore[method-assign]  # notes what channels are told
     scene.source(0).silent = True
     scene.simulation.chain.faucet(script, Sat(50_000))
     scene.mine(1)

@@ -303,7 +303,7 @@ def test_dust_above_the_limit_is_failed_after_a_restart_too(world: World) -> Non
         else:
             call(provider, work, done, name)
 
-    caller.call = slow  # type: ignore[method-assign]
+    caller.call = slow  # type: ignore[method-assign]  # the signer that takes its time
     invoices = [world.invoice(n, Msat(353_000)) for n in range(20)]
     world.attack(*[world.htlc(invoice) for invoice in invoices])
     assert len(asked) == 20
@@ -330,7 +330,7 @@ def test_a_signer_of_the_node_id_that_fails_once(world: World) -> None:
         else:
             call(provider, work, done, name)
 
-    caller.call = flaky  # type: ignore[method-assign]
+    caller.call = flaky  # type: ignore[method-assign]  # the signer that fails at times
     invoice = world.invoice()
     world.attack(world.htlc(invoice))
     assert failures

@@ -241,7 +241,7 @@ def test_a_source_that_is_stuck_is_replaced_without_a_gap_or_a_repeat(scene: Sce
         heights.append(block.height)
         on_block(block)
 
-    channels.on_block = noting  # type: ignore[method-assign]
+    channels.on_block = noting  # type: ignore[method-assign]  # notes what channels are told
     scene.source().silent = True
     first = scene.chain.height + 1
     scene.mine(3)
@@ -444,7 +444,7 @@ def test_two_sources_on_different_chains(scene: Scene, tmp_path: Path) -> None:
         def foreign(node: SimNode) -> ControlledChain:
             source = ControlledChain(node, "verifier")
             source._simulation = other
-            source._simulation.soon = scene.simulation.soon  # type: ignore[method-assign]
+            source._simulation.soon = scene.simulation.soon  # type: ignore[method-assign]  # both chains in one order of events
             return source
 
         scene.begin(sources=[ControlledChain], verifiers=[foreign])

@@ -166,7 +166,7 @@ def test_a_source_that_loses_events_is_asked_again(pair: Pair, lost: list[int]) 
     pair.open()
     source = pair.alice.core.services.chain_source
     assert isinstance(source, SimChain)
-    source.poll = Forgetful(source, lost)  # type: ignore[method-assign]
+    source.poll = Forgetful(source, lost)  # type: ignore[method-assign]  # what polls lose on the way
     pair.simulation.mine(4)
     pair.simulation.reorg(2)
     pair.simulation.mine(1)

@@ -83,7 +83,7 @@ class WatchSet:
             return True
         return self._counts() == other._counts()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by value and growing: no key
 
     def _counts(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
         log = self._copy()
