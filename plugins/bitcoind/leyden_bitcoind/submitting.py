@@ -13,6 +13,8 @@ from leyden_bitcoind.backend import shown
 from leyden_bitcoind.client import RpcClient, RpcRefused, RpcUnavailable
 
 NO_SUCH_METHOD = -32601
+_NOT_VALIDATED = "package-not-validated"
+"""Said of each transaction that was not looked at, because of another one or of the package as a whole."""
 _ANY_FEERATE = 0
 """Feerates were bounded by the node itself; bitcoind's own cap would stop an urgent claim."""
 
@@ -63,13 +65,12 @@ async def _submit_package(client: RpcClient, package: Sequence[Transaction]) -> 
     except RpcRefused as error:
         return None if error.code == NO_SUCH_METHOD else refused(error.message)
     problems = [
-        str(found["error"])
-        for found in _results(answer)
-        if "error" in found and not is_known(str(found["error"])) and found["error"] != "package-not-validated"
+        str(found["error"]) for found in _results(answer) if "error" in found and not is_known(str(found["error"]))
     ]
     message = str(answer.get("package_msg", ""))
     if message == "success" or not problems:
         return BroadcastResult(accepted=True)
+    problems = [problem for problem in problems if problem != _NOT_VALIDATED] or [message or _NOT_VALIDATED]
     # The first is that of a parent: what follows from it says less.
     result = refused(problems[0])
     return msgspec.structs.replace(result, reason="; ".join(clean_text(each) for each in dict.fromkeys(problems)))
