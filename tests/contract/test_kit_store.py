@@ -7,7 +7,11 @@ import pytest
 from leyden.bitcoin import Network
 from leyden.hooks.services import Store, StoreError
 from leyden.testing.memory_store import MemoryDisk, MemoryStore
-from leyden.testing.store import StoreConformance
+from leyden.testing.store import DurableStoreConformance, StoreConformance
+
+from tests.contract import killed_stores
+
+ROOT = Path(__file__).parents[2]
 
 Rows = Sequence[tuple[bytes, bytes]]
 
@@ -144,3 +148,34 @@ def test_the_suite_catches_broken_stores(tmp_path: Path, broken: type[MemoryStor
 
 def test_every_test_of_the_kit_has_a_store_that_it_catches() -> None:
     assert {test for _, test in BROKEN} == {name for name in dir(StoreConformance) if name.startswith("test_")}
+
+
+KILLED: list[tuple[type[killed_stores.SqliteStore], str]] = [
+    (killed_stores.AcknowledgesTooEarly, "was acknowledged but"),
+    (killed_stores.TearsCommits, "rows of several commits are on disk"),
+    (killed_stores.LosesARow, "half a commit is on disk"),
+    (killed_stores.NeverDeletes, "a delete was torn from its commit"),
+    (killed_stores.WritesOnItsOwn, "was the last one acknowledged"),
+    (killed_stores.GivesAnEpochOutAgain, "was given out again"),
+    (killed_stores.EndsItsProcess, "the writer died by itself"),
+]
+
+
+@pytest.mark.parametrize(("broken", "says"), KILLED)
+def test_the_suite_catches_stores_that_are_wrong_once_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type[killed_stores.SqliteStore], says: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the writer imports them too
+
+    class Suite(DurableStoreConformance):
+        factory = f"{killed_stores.__name__}:{broken.__name__}"
+        kills = 2
+
+    with pytest.raises(AssertionError) as caught:
+        Suite().test_kill_at_random_instants(tmp_path)
+    assert says in str(caught.value)
+
+
+def test_the_kill_is_all_that_durable_stores_have_of_their_own() -> None:
+    own = {name for name in dir(DurableStoreConformance) if name.startswith("test_")} - set(dir(StoreConformance))
+    assert own == {"test_kill_at_random_instants"}
