@@ -8,9 +8,9 @@ import pytest
 import structlog
 from leyden.channel import OPENING, Lifecycle
 from leyden.hooks.types import Alarm
-from leyden.node.channels import SILENT_SECONDS
 from leyden.node.opening import MAX_UNFUNDED_PEERS, MAX_UNFUNDED_PER_PEER
 from leyden.node.peers import MAX_EXCUSES
+from leyden.node.silence import SILENT_SECONDS
 from leyden.testing.scripted_peer import ScriptedPeer
 from leyden.wire import (
     AcceptChannel,
@@ -449,3 +449,14 @@ def test_a_peer_that_never_resumes_a_channel_is_told_of_once(busy: BusyNode) -> 
     assert told() == 1, "the time counts from the newest connection"
     busy.simulation.advance(2)
     assert told() == 2
+
+
+def test_a_peer_that_comes_and_goes_leaves_no_timers(busy: BusyNode) -> None:
+    def timers() -> int:
+        return sum(not timer.cancelled for *_, timer in busy.simulation._timers)
+
+    peer = as_friend(busy, reestablish=False)
+    before = timers()
+    for _ in range(5):
+        peer.reconnect()
+    assert timers() <= before

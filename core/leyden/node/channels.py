@@ -8,7 +8,6 @@ import structlog
 
 from leyden.bitcoin import Transaction
 from leyden.channel import (
-    OPERATING,
     AnyInput,
     Channel,
     ChannelPolicy,
@@ -65,12 +64,13 @@ from leyden.hooks.signing import (
     SignerRefused,
     SignGossip,
 )
-from leyden.hooks.types import Alarm, BlockTransaction, BroadcastKind, DestinationPurpose, NodeEvent, OpenFailed
 from leyden.hooks.types import BlockConnected as Block
+from leyden.hooks.types import BlockTransaction, BroadcastKind, DestinationPurpose, NodeEvent, OpenFailed
 from leyden.node.fees import FeeCache
 from leyden.node.host import Caller, Host, TimerHandle, answers_inline
 from leyden.node.journal import Journal
 from leyden.node.peer import Peer, PeerState
+from leyden.node.silence import Silence
 from leyden.node.txtracker import TxTracker
 from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, NodeId, OutPoint, Txid
 from leyden.types.rules import C_144
@@ -78,9 +78,6 @@ from leyden.wire import ErrorMessage, FundingCreated, FundingSigned, Message, Wa
 from leyden.wire.features import Feature, Features, negotiated
 
 log = structlog.get_logger("leyden.channels")
-
-SILENT_SECONDS = 60.0
-"""A peer that has not said ``channel_reestablish`` so long after ``init`` leaves a person something to look at."""
 
 PaymentDelivery = HtlcReceived | HtlcFulfilled | HtlcFailed
 
@@ -157,6 +154,7 @@ class ChannelManager:
         self._touched: dict[ChannelId, None] = {}
         self._changed: dict[ChannelId, ChannelActor] = {}
         self._peers: dict[NodeId, Peer] = {}
+        self._silence = Silence(host, post, publish, self.of_peer)
         self._scripts: dict[DestinationPurpose, bytes] = {}
         self._open_failures: dict[ChannelId, str] = {}
         self._dropped: list[tuple[ChannelId, ChannelActor]] = []
@@ -273,26 +271,13 @@ class ChannelManager:
         for actor in self.of_peer(peer.node_id):
             actor.told_feerate = None
             self.apply(actor, PeerConnected(features=features))
-        if self.of_peer(peer.node_id):
-            self._host.call_later(SILENT_SECONDS, lambda: self._post(lambda: self._look_for_silence(peer)))
-
-    def _look_for_silence(self, peer: Peer) -> None:
-        """A channel waits for ``channel_reestablish`` as long as the peer likes: once somebody has to hear of it."""
-        if peer.node_id is None or self._peers.get(peer.node_id) is not peer:
-            return
-        for actor in self.of_peer(peer.node_id):
-            channel = actor.channel
-            waits = channel.link is Link.REESTABLISHING and channel.lifecycle in OPERATING
-            silent = waits and channel.reestablish is None  # else it has spoken, and our signer thinks about it
-            if silent and not actor.silent:
-                text = f"{peer.node_id.hex()} is connected but does not resume channel {channel.channel_id.hex()}"
-                self._publish(Alarm(subject="peer_silent", text=text))
-            actor.silent = silent
+        self._silence.on_ready(peer.node_id)
 
     def on_peer_gone(self, peer: Peer) -> None:
         if peer.node_id is None or self._peers.get(peer.node_id) is not peer:
             return
         del self._peers[peer.node_id]
+        self._silence.on_gone(peer.node_id)
         for actor in self.of_peer(peer.node_id):
             self.apply(actor, PeerDisconnected())
 
