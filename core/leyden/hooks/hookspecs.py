@@ -147,11 +147,12 @@ def leyden_approve_spend(request: "SpendRequest") -> "bool | Refusal | None":
     """May the node spend this?
 
     Called when:
-        A caller of the API asks for an outgoing payment or an on-chain send, before anything is signed or offered.
-        Never for claims, justice, fee bumps or the return of a peer's funds: safety asks nobody.
+        A caller of the API asks for an outgoing payment, an on-chain send or a channel, before anything is signed or
+        offered. Never for claims, justice, fee bumps or the return of a peer's funds: safety asks nobody.
 
     Arguments:
-        request: kind, amount and largest fee in millisatoshi, destination and who asked.
+        request: kind, amount and largest fee in millisatoshi, destination and who asked. What is spent is never more
+            than amount and largest fee together, until a fee bump is asked for.
 
     Answer:
         ``True`` to go ahead, ``Refusal(reason)`` or ``False`` to refuse. The reason is given to the caller.

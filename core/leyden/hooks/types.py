@@ -338,7 +338,14 @@ class IncomingPayment(Record, frozen=True, kw_only=True):
 
 
 class SpendRequest(Record, frozen=True, kw_only=True):
-    """``leyden_approve_spend``: an outgoing payment or on-chain send that a caller asked for."""
+    """``leyden_approve_spend``: an outgoing payment or on-chain send that a caller asked for.
+
+    ``kind`` is ``payment``, ``onchain`` or ``channel``; ``destination`` a node id in hex or an address.
+    ``max_fee_msat`` is the most that the spend costs besides ``amount_msat``: the fee of the transaction that was made
+    and waits for the answer (``onchain``); the fee that the funding transaction would have now, each channel of a batch
+    with its share, where a dearer one is not made (``channel``); 0 for a ``payment``, which goes to the peer of a
+    channel only.
+    """
 
     kind: str
     amount_msat: Msat

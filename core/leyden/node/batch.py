@@ -14,7 +14,7 @@ from leyden.channel import Lifecycle, step
 from leyden.channel.effects import FundingNeeded
 from leyden.channel.events import FailChannel, MessageReceived, ProvideFunding
 from leyden.node.channels import ChannelActor, ChannelManager
-from leyden.types import ChannelId, FeeRatePerKw, LeydenError, OutPoint
+from leyden.types import ChannelId, FeeRatePerKw, LeydenError, OutPoint, Sat
 from leyden.wire import FundingSigned
 
 
@@ -27,6 +27,8 @@ class FundingWish(msgspec.Struct, frozen=True, kw_only=True):
 
     feerate: FeeRatePerKw | None = None
     coins: tuple[OutPoint, ...] = ()
+    max_fee: Sat | None = None
+    """A dearer transaction is not made: this much was approved."""
 
 
 class Batch:

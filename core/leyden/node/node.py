@@ -268,7 +268,8 @@ class Node:
         these fund it. The anchor reserve stays in the wallet (``AnchorReserve``). ``zero_conf``: usable at once, which
         the peer must trust us for.
         """
-        peer = await self._peer_to_open_with(node_id, funding)
+        asked = FundingWish(feerate=funding_feerate, coins=tuple(coins))
+        ((peer,), wish) = await self._approve_openings([(node_id, funding)], asked)
         channel_id: ChannelId = await self._calls.begin(
             lambda done: self.core.opener.open(
                 peer,
@@ -279,7 +280,7 @@ class Node:
                 lambda channel_id: finish(done, channel_id),
                 lambda error: finish(done, None, error),
                 zero_conf=zero_conf,
-                wish=FundingWish(feerate=funding_feerate, coins=tuple(coins)),
+                wish=wish,
             )
         )
         return channel_id
@@ -292,26 +293,40 @@ class Node:
         Returns their ids once all are durable and the transaction is handed to the broadcasters. If one opening fails
         before that, all do (``BatchFailed``), nothing was broadcast and the coins are free.
         """
+        named = [(node_id, funding) for node_id, funding, _ in openings]
+        peers, wish = await self._approve_openings(named, FundingWish(feerate=funding_feerate))
         asked = [
-            BatchOpening(peer=await self._peer_to_open_with(node_id, funding), funding=funding, push=push)
-            for node_id, funding, push in openings
+            BatchOpening(peer=peer, funding=funding, push=push)
+            for peer, (_, funding, push) in zip(peers, openings, strict=True)
         ]
         ids: list[ChannelId] = await self._calls.begin(
             lambda done: self.core.opener.open_batch(
                 asked,
-                FundingWish(feerate=funding_feerate),
+                wish,
                 lambda ids: finish(done, ids),
                 lambda error: finish(done, None, error),
             )
         )
         return ids
 
-    async def _peer_to_open_with(self, node_id: NodeId, funding: Sat) -> Peer:
-        await self._approve("channel", Msat(funding * 1000), node_id.hex())
-        peer = self.core.peers.get(node_id)
-        if peer is None:
-            raise LeydenError(f"not connected to {node_id.hex()}: connect first")
-        return peer
+    async def _approve_openings(
+        self, openings: Sequence[tuple[NodeId, Sat]], wish: FundingWish
+    ) -> tuple[list[Peer], FundingWish]:
+        """Ask for each channel, with its share of the fee if they have one transaction; the peers, and the wish with
+        the bound that was approved."""
+        refuse_deadlock(SPENDING)
+        if openings and self._asks_for_approval:
+            wish = await self._calls.call(lambda: self.core.opener.priced([funding for _, funding in openings], wish))
+        fee = wish.max_fee or 0
+        peers = []
+        for index, (node_id, funding) in enumerate(openings):
+            share = fee // len(openings) + (index < fee % len(openings))
+            await self._approve("channel", Msat(funding * 1000), Msat(share * 1000), node_id.hex())
+            peer = self.core.peers.get(node_id)
+            if peer is None:
+                raise LeydenError(f"not connected to {node_id.hex()}: connect first")
+            peers.append(peer)
+        return peers, wish
 
     async def close_channel(
         self,
@@ -416,9 +431,13 @@ class Node:
 
         ``coins``: exactly these are spent. The anchor reserve stays in the wallet (``ReserveNeeded``).
         """
+        refuse_deadlock(SPENDING)
         script = decode_address(address, self.core.config.network)
-        await self._approve("onchain", Msat(amount * 1000), address)
-        return (await self._spender.send(script, amount, feerate, coins)).txid
+
+        async def approve(fee: Sat) -> None:
+            await self._approve("onchain", Msat(amount * 1000), Msat(fee * 1000), address)
+
+        return (await self._spender.send(script, amount, feerate, coins, approve)).txid
 
     async def bump(self, txid: Txid, feerate: FeeRatePerKw, method: BumpMethod | None = None) -> Bumped:
         """More fee for an unconfirmed transaction of ours, to ``feerate`` (see ``Spender.bump``; ``CannotBump``)."""
@@ -474,11 +493,15 @@ class Node:
 
     # -- plumbing ------------------------------------------------------------------------------------------------------
 
-    async def _approve(self, kind: str, amount: Msat, destination: str) -> None:
+    @property
+    def _asks_for_approval(self) -> bool:
+        return self._hooks is not None and self._hooks.asks("leyden_approve_spend")
+
+    async def _approve(self, kind: str, amount: Msat, max_fee: Msat, destination: str) -> None:
         refuse_deadlock(SPENDING)
-        if self._hooks is None or not self._hooks.asks("leyden_approve_spend"):
+        if self._hooks is None or not self._asks_for_approval:
             return
-        request = SpendRequest(kind=kind, amount_msat=amount, max_fee_msat=Msat(0), destination=destination)
+        request = SpendRequest(kind=kind, amount_msat=amount, max_fee_msat=max_fee, destination=destination)
         refusal = await self._hooks.spend_refusal(request)
         if refusal is not None:
             raise SpendRefused(f"a plugin refused to spend {amount} msat on a {kind}: {refusal}")

@@ -6,7 +6,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from leyden.bitcoin import Transaction, TxOut, finalize_psbt, parse_psbt, take_signatures
+from leyden.bitcoin import Transaction, TxOut, finalize_psbt, p2wsh, parse_psbt, take_signatures
 from leyden.channel import (
     OPENING,
     Lifecycle,
@@ -47,6 +47,8 @@ log = structlog.get_logger("leyden.opening")
 
 MAX_UNFUNDED_PER_PEER = 4
 MAX_UNFUNDED_PEERS = 50
+_ANY_FUNDING_SCRIPT = p2wsh(b"")
+"""As long as every funding script."""
 _UNCONFIRMED = frozenset({Lifecycle.AWAIT_CONFIRMATION, Lifecycle.FORCE_CLOSING})
 
 AskAccept = Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None]
@@ -408,7 +410,7 @@ class Opener:
         self._sign_funding(delivery.claim_id, funded, signed)
 
     def _fund(self, claim_id: str, outputs: Sequence[TxOut], wish: FundingWish) -> FundedTransaction:
-        """The errors of ``Wallet.fund``."""
+        """The errors of ``Wallet.fund``; ``OpenRefused`` if it costs more than was approved."""
         funded, changes = self._wallet.fund(
             claim_id,
             outputs,
@@ -418,7 +420,22 @@ class Opener:
             keep=self._reserve.keep(),
         )
         self._journal.merge(changes)
+        if wish.max_fee is not None and funded.fee > wish.max_fee:
+            self._journal.merge(self._wallet.release(claim_id))
+            raise OpenRefused(f"a fee of {funded.fee} sat is more than the {wish.max_fee} sat that were approved")
         return funded
+
+    def priced(self, amounts: Sequence[Sat], wish: FundingWish) -> FundingWish:
+        """``wish`` with its feerate fixed, and bound to the fee that one transaction for channels of these amounts
+        costs now; the errors of ``Wallet.fund``. Nothing stays locked."""
+        feerate = wish.feerate or self._fees.rates.funding
+        claim_id = f"price:{self._host.entropy(16).hex()}"
+        outputs = [TxOut(value=amount, script=_ANY_FUNDING_SCRIPT) for amount in amounts]
+        height = BlockHeight(self._channels.height)
+        funded, changes = self._wallet.fund(claim_id, outputs, feerate, height, coins=wish.coins)
+        self._journal.merge(changes)
+        self._journal.merge(self._wallet.release(claim_id))
+        return msgspec.structs.replace(wish, feerate=feerate, max_fee=funded.fee)
 
     def _sign_funding(
         self, claim_id: str, funded: FundedTransaction, done: Callable[[Transaction | None, str], None]

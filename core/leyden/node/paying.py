@@ -19,8 +19,10 @@ from leyden.wire.features import Context, Feature, make_features
 MIN_FINAL_CLTV = CltvDelta(42)
 INVOICE_FEATURES = make_features(Context.INVOICE, required=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET))
 
-Approve = Callable[[str, Msat, str], Awaitable[None]]
-"""Kind, amount and destination of a spend; raises ``SpendRefused``."""
+Approve = Callable[[str, Msat, Msat, str], Awaitable[None]]
+"""Kind, amount, largest fee and destination of a spend; raises ``SpendRefused``."""
+NO_FEE = Msat(0)
+"""Of a payment to the node at the other end of one of our channels, the only one there is yet."""
 
 
 class SpendRefused(LeydenError):
@@ -134,7 +136,7 @@ class Payer:
 
     async def _begin_payment(self, invoice: Invoice, amount: Msat, key: str) -> "asyncio.Future[PaymentRecord]":
         """Ask whoever may refuse, then offer the HTLC; the future is its end."""
-        await self._approve("payment", amount, invoice.payee.hex())
+        await self._approve("payment", amount, NO_FEE, invoice.payee.hex())
         if not await self._core.services.payment_approval.approve_bolt11(invoice.text, amount):
             raise SpendRefused("the key manager refused the payment")
         waiting = self._wait_payment(invoice.payment_hash)

@@ -1,7 +1,7 @@
 """The wallet outside openings: addresses, and spends built in one turn, signed, durable and tracked in another."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -56,9 +56,14 @@ class Spender:
         return encode_address(destination.script, core.config.network)
 
     async def send(
-        self, script: bytes, amount: Sat, feerate: FeeRatePerKw | None, coins: Sequence[OutPoint]
+        self,
+        script: bytes,
+        amount: Sat,
+        feerate: FeeRatePerKw | None,
+        coins: Sequence[OutPoint],
+        approve: Callable[[Sat], Awaitable[None]],
     ) -> Transaction:
-        """Pay ``script``; the errors of ``Wallet.fund`` and of the signer."""
+        """Pay ``script``; the errors of ``Wallet.fund``, of the signer, and of ``approve``, which is told the fee."""
         core = self._core
         claim = f"send:{core.host.entropy(16).hex()}"
         rate = feerate or core.fees.rates.funding
@@ -68,7 +73,7 @@ class Spender:
             height = BlockHeight(core.chain.height)
             return core.services.wallet.fund(claim, [output], rate, height, coins=coins, keep=core.reserve.keep())
 
-        return await self._spend(claim, fund, SpendPurpose.WITHDRAWAL)
+        return await self._spend(claim, fund, SpendPurpose.WITHDRAWAL, approve)
 
     async def bump(self, txid: Txid, feerate: FeeRatePerKw, method: BumpMethod | None) -> Bumped:
         """More fee for an unconfirmed transaction. ``CannotBump`` says why not, and what else to do.
@@ -85,7 +90,7 @@ class Spender:
             return work(claim, txid, feerate, BlockHeight(core.chain.height), keep=core.reserve.keep())
 
         try:
-            tx = await self._spend(claim, build, SpendPurpose.FEE_BUMP)
+            tx = await self._spend(claim, build, SpendPurpose.FEE_BUMP, _unasked)
         except CannotBump as error:
             if core.tracker.kind(txid) is BroadcastKind.FUNDING:
                 raise CannotBump(f"{_SIGNED_FOR}; {error}") from None
@@ -105,9 +110,13 @@ class Spender:
         return method or BumpMethod.RBF
 
     async def _spend(
-        self, claim: str, build: Callable[[], tuple[FundedTransaction, RecordChanges]], purpose: SpendPurpose
+        self,
+        claim: str,
+        build: Callable[[], tuple[FundedTransaction, RecordChanges]],
+        purpose: SpendPurpose,
+        approve: Callable[[Sat], Awaitable[None]],
     ) -> Transaction:
-        """Build, sign, remember, broadcast. The coins are free again if nobody signs."""
+        """Build, ask, sign, remember, broadcast. The coins are free again if somebody refuses or nobody waits."""
         core = self._core
 
         def begin() -> FundedTransaction:
@@ -115,12 +124,19 @@ class Spender:
             core.engine.journal.merge(changes)
             return funded
 
+        def release() -> None:
+            core.engine.journal.merge(core.services.wallet.release(claim))
+
         funded = await self._calls.call(begin)
         try:
+            await approve(funded.fee)
             request = SignPsbt(request_id=claim, psbt=funded.psbt, purpose=purpose)
             tx = signed_transaction(funded, await core.services.onchain_signer.sign_psbt(request))
         except LeydenError:
-            await self._calls.call(lambda: core.engine.journal.merge(core.services.wallet.release(claim)))
+            await self._calls.call(release)
+            raise
+        except BaseException:  # the caller left while somebody thought about it
+            core.engine.post(release)
             raise
 
         def commit() -> None:
@@ -129,6 +145,10 @@ class Spender:
 
         await self._calls.call(commit)
         return tx
+
+
+async def _unasked(_fee: Sat) -> None:
+    """Whoever raises the fee of what was approved is not asked again: safety asks nobody."""
 
 
 def txid_text(txid: Txid) -> str:
