@@ -407,6 +407,9 @@ class Story:
         texts = await self.alarms("payment_returned")
         returned = [payment for payment in made if any(payment.payment_hash in text for text in texts)]
         assert not texts or self.bed.entry.name == "lnd", texts
+        so_far = [payment for payment in await self.node.payments() if payment.status == "succeeded"]
+        named = [payment.payment_hash for payment in so_far if any(payment.payment_hash in text for text in texts)]
+        assert len(named) == len(texts), texts  # each once, and none that was not made
         return sum(p.amount_msat for p in made) - sum(p.amount_msat for p in returned)
 
     async def settle(self, preimage: bytes) -> None:
