@@ -9,7 +9,7 @@ import pytest
 from leyden.bitcoin import Network, p2tr, p2wsh
 from leyden.hooks.registry import ServiceContext, load_plugins
 from leyden.hooks.services import NoDestination, Wallet
-from leyden.hooks.types import Destination, DestinationPurpose
+from leyden.hooks.types import Destination, DestinationPurpose, FundedTransaction
 from leyden.testing.wallet import (
     FEERATE,
     PREFIX,
@@ -22,7 +22,7 @@ from leyden.testing.wallet import (
     stranger,
     transaction,
 )
-from leyden.types import LeydenError, OutPoint
+from leyden.types import BlockHeight, FeeRatePerKw, LeydenError, OutPoint
 from leyden_wallet import OnchainWallet, WalletError
 from leyden_wallet.destinations import LOOK_AHEAD
 from leyden_wallet.rows import DESTINATION, RAW, StoredDestination, encode_row
@@ -218,6 +218,45 @@ async def test_a_change_too_small_goes_to_the_fee(bench: Bench) -> None:
     funded = bench.fund("claim", (largest - 100, stranger(1)))
     assert funded.change_index is None
     assert funded.fee == 10_000 - (largest - 100)
+
+
+async def test_a_spend_that_nobody_made_takes_no_script_with_it(bench: Bench) -> None:
+    """Else many refused ones leave a gap in which a restored seed does not look for the change that comes after."""
+    bench.connect(payment(1, (100_000, bench.script()), (100_000, bench.script())))
+    first = change_of(bench.fund("refused", (30_000, stranger(1))))
+    for _ in range(2 * LOOK_AHEAD):
+        bench.keep(bench.wallet.release("refused"))
+        await bench.load()
+        assert change_of(bench.fund("refused", (30_000, stranger(1)))) == first
+
+
+async def test_a_script_that_something_pays_is_not_handed_out_again(bench: Bench) -> None:
+    bench.connect(payment(1, *[(100_000, bench.script()) for _ in range(4)]))
+    sent = bench.fund("sent", (30_000, stranger(1)))
+    bench.broadcast(sent.tx)
+    bench.keep(bench.wallet.release("sent"))
+    used = {change_of(sent)}
+    for name in ("held", "released"):  # not the last one handed out: it stays where it is
+        used.add(change_of(bench.fund(name, (30_000, stranger(1)))))
+    bench.keep(bench.wallet.release("held"))
+    used.add(change_of(bench.fund("later", (30_000, stranger(1)))))
+    assert len(used) == 4
+
+
+async def test_a_replacement_that_nobody_made_leaves_the_change_where_it_was(bench: Bench) -> None:
+    bench.connect(payment(1, *[(100_000, bench.script()) for _ in range(2)]))
+    sent = bench.fund("sent", (30_000, stranger(1)))
+    bench.broadcast(sent.tx)
+    raised, changes = bench.wallet.replace("raised", sent.tx.txid, FeeRatePerKw(4 * FEERATE), BlockHeight(1))
+    bench.keep(changes)
+    assert change_of(raised) == change_of(sent)
+    bench.keep(bench.wallet.release("raised"))
+    assert change_of(bench.fund("next", (30_000, stranger(1)))) != change_of(sent)
+
+
+def change_of(funded: FundedTransaction) -> bytes:
+    assert funded.change_index is not None
+    return funded.tx.outputs[funded.change_index].script
 
 
 async def test_blocks_may_come_late(bench: Bench) -> None:
