@@ -107,16 +107,25 @@ class DestinationBook:
         except WalletError:
             return  # the device takes its time: ``top_up`` asks it again
 
+    def take_back(self, script: bytes, changes: Changes) -> None:
+        """Nothing ever paid ``script``: if it was the last one of its purpose to be handed out, it is the next again.
+
+        Scripts that went nowhere would else be a gap behind which a restored seed does not look.
+        """
+        unused = self._by_script.get(script)
+        if unused is not None and unused.index + 1 == self._handed_out[unused.purpose]:
+            changes.delete(_key(unused.purpose, unused.index))
+            self._handed_out[unused.purpose] = unused.index
+
     def _hand_out(self, purpose: DestinationPurpose, index: int, changes: Changes) -> None:
         destination = self._known[purpose][index]
-        key = DESTINATION + bytes((PURPOSES.index(purpose),)) + index.to_bytes(4, "big")
         stored = StoredDestination(
             script=destination.script,
             path=destination.path,
             pubkey=destination.pubkey,
             fingerprint=destination.fingerprint,
         )
-        changes.put(key, encode_row(stored))
+        changes.put(_key(purpose, index), encode_row(stored))
         self._handed_out[purpose] = index + 1
 
     def _add(self, destination: Destination) -> None:
@@ -138,6 +147,10 @@ class DestinationBook:
             return destination
         question.close()
         raise WalletError(f"no {purpose.value} script was derived ahead: wait for the device that owns the keys")
+
+
+def _key(purpose: DestinationPurpose, index: int) -> bytes:
+    return DESTINATION + bytes((PURPOSES.index(purpose),)) + index.to_bytes(4, "big")
 
 
 def _script_of(destination: Destination) -> bytes:

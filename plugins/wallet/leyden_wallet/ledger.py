@@ -106,6 +106,10 @@ class Ledger:
         """Coins of ours, spent or not."""
         return [self._coins[outpoint] for outpoint in outpoints]
 
+    def pays(self, script: bytes) -> bool:
+        """A transaction that is known, confirmed or not, pays ``script``."""
+        return any(coin.script == script for coin in self._coins.values())
+
     def stands(self, txid: Txid) -> bool:
         """Ours, unconfirmed, and nothing excludes it."""
         return txid in self._stand()

@@ -362,10 +362,21 @@ class OnchainWallet:
             raise ReserveNeeded(keep, Sat(left))
 
     def release(self, claim_id: str) -> RecordChanges:
+        """Its coins are free again, and so is its change script if nothing pays that."""
         changes = Changes(self._prefix)
-        if claim_id in self._claims:
+        claim = self._claims.get(claim_id)
+        if claim is not None:
             self._drop_claim(claim_id, changes)
+            if claim.change_index is not None:
+                script = claim.transaction().outputs[claim.change_index].script
+                if not self._is_paid(script):
+                    self._destinations.take_back(script, changes)
         return changes.take()
+
+    def _is_paid(self, script: bytes) -> bool:
+        """By a transaction that the wallet knows, or by one that a claim may still become."""
+        claimed = (output.script for claim in self._claims.values() for output in claim.transaction().outputs)
+        return self._ledger.pays(script) or script in claimed
 
     def claims(self) -> tuple[str, ...]:
         """Claims that hold coins, so that what forgot its opening in a crash can release them."""
