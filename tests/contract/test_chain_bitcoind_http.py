@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from leyden.types import LeydenError
+from leyden.crypto import sha256d
+from leyden.types import BlockHash, LeydenError
 from leyden_bitcoind import Credentials, RpcClient, RpcUnavailable
+from leyden_bitcoind.blocks import Blocks
 from leyden_bitcoind.http import LONGEST_BODY, LONGEST_HEAD
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -209,3 +211,55 @@ async def test_closing_ends_calls_under_way() -> None:
         with pytest.raises(RpcUnavailable):
             await call
         ended.set()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+        b"HTTP/1.1 405 Method Not Allowed\r\n\r\n",
+        answer(b"who are you?", "401 Unauthorized"),
+        b"",
+    ],
+    ids=["a page of no told length", "no length at all", "another password", "hangs up"],
+)
+async def test_what_stands_before_bitcoind_may_know_json_rpc_alone(refusal: bytes) -> None:
+    raw = bytes(range(200))
+    block_hash = BlockHash(sha256d(raw[:80]))
+    asked: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                first, _, _ = await read_request(reader)
+                asked.append(first.split()[0])
+                if first.startswith("GET"):
+                    writer.write(refusal)
+                    break
+                writer.write(answer(b'{"result":"%s","error":null,"id":1}' % raw.hex().encode()))
+        writer.close()
+
+    async with serving(handle) as client:
+        blocks = Blocks(client)
+        assert [await blocks.fetch(block_hash) for _ in range(3)] == [raw] * 3
+    assert asked.count("POST") == 3
+    assert asked.count("GET") == 1
+
+
+async def test_bitcoind_that_is_away_is_no_reason_to_give_up_rest() -> None:
+    raw = bytes(range(200))
+    block_hash = BlockHash(sha256d(raw[:80]))
+    busy = True
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, _, _ = await read_request(reader)
+        writer.write(answer(b"later", "503 Service Unavailable") if busy else answer(raw))
+        assert busy or first.startswith("GET")
+        writer.close()
+
+    async with serving(handle) as client:
+        blocks = Blocks(client)
+        with pytest.raises(RpcUnavailable, match="too busy"):
+            await blocks.fetch(block_hash)
+        busy = False
+        assert await blocks.fetch(block_hash) == raw
