@@ -63,7 +63,7 @@ class WalletSuite:
         given = [bench.script(purpose) for purpose in DestinationPurpose for _ in range(3)]
         await bench.load()
         given += [bench.script(purpose) for purpose in DestinationPurpose for _ in range(3)]
-        expect_equal(len(set(given)), len(given))
+        expect_equal(len(set(given)), len(given), "different scripts handed out")
         for script in given:
             expect(bench.wallet.owns(script) and script in bench.wallet.scripts(), "a script was forgotten")
         expect(not bench.wallet.owns(stranger(1)), "owns a stranger's script")
@@ -82,24 +82,25 @@ class WalletSuite:
         block = bench.connect(tx)
         before = dict(bench.rows)
         bench.keep(bench.wallet.on_block_connected(block))
-        expect_equal(bench.rows, before)
+        expect_equal(bench.rows, before, "rows after a block that came twice")
         balance = bench.wallet.balance()
-        expect_equal((balance.confirmed, balance.unconfirmed, balance.immature, balance.locked), (70_000, 0, 0, 0))
+        found = (balance.confirmed, balance.unconfirmed, balance.immature, balance.locked)
+        expect_equal(found, (70_000, 0, 0, 0), "balance after a block that came twice")
         expect_equal(dict(bench.wallet.history()), {tx.txid: 70_000})
 
     async def test_a_block_that_is_not_about_us_changes_no_coins(self, bench: Bench) -> None:
         bench.connect(payment(1, (5_000, stranger(2))), coinbase(1, (5, stranger(3))))
-        expect_equal(bench.total(), 0)
-        expect_equal(dict(bench.wallet.history()), {})
+        expect_equal(bench.total(), 0, "balance of strangers' payments")
+        expect_equal(dict(bench.wallet.history()), {}, "history of strangers' payments")
 
     async def test_coinbase_needs_100_blocks(self, bench: Bench) -> None:
         bench.connect(coinbase(1, (50_000, bench.script())))
         bench.mine(98)
-        expect_equal((bench.wallet.balance().confirmed, bench.wallet.balance().immature), (0, 50_000))
+        expect_equal((bench.wallet.balance().confirmed, bench.wallet.balance().immature), (0, 50_000), "early")
         with pytest.raises(InsufficientFunds):
             bench.fund("early", (10_000, stranger(1)))
         bench.mine(1)
-        expect_equal((bench.wallet.balance().confirmed, bench.wallet.balance().immature), (50_000, 0))
+        expect_equal((bench.wallet.balance().confirmed, bench.wallet.balance().immature), (50_000, 0), "ripe")
         bench.fund("ripe", (10_000, stranger(1)))
 
     # -- spending --------------------------------------------------------------------------------------------------
@@ -109,9 +110,8 @@ class WalletSuite:
         bench.connect(*(payment(n, (value, bench.script())) for n, value in enumerate((100_000, 20_000, 10_000))))
         funded = bench.fund("claim", (amount, stranger(1)))
         check_funded(funded, [(amount, stranger(1))], FEERATE)
-        expect_equal(
-            bench.wallet.balance().locked, sum(output.value for output in parse_psbt(funded.psbt).spent_outputs())
-        )
+        spent = sum(output.value for output in parse_psbt(funded.psbt).spent_outputs())
+        expect_equal(bench.wallet.balance().locked, spent, "locked")
 
     async def test_taproot_coins_are_spent_too(self, bench: Bench) -> None:
         """Alone, without the transactions behind them; beside others, with them."""
@@ -130,9 +130,10 @@ class WalletSuite:
         bench.connect(*(payment(n, (50_000, bench.script())) for n in range(4)))
         first = bench.fund("claim", (30_000, stranger(1)))
         await bench.load()
-        expect_equal(bench.fund("claim", (30_000, stranger(1)), feerate=FeeRatePerKw(5000)).tx, first.tx)
+        again = bench.fund("claim", (30_000, stranger(1)), feerate=FeeRatePerKw(5000))
+        expect_equal(again.tx, first.tx, "the same claim again")
         other = bench.fund("claim", (31_000, stranger(1)))
-        expect_equal(spent_outpoints(other), spent_outpoints(first))
+        expect_equal(spent_outpoints(other), spent_outpoints(first), "coins of the same claim")
 
     async def test_locked_coins_are_not_chosen_again_until_released(self, bench: Bench) -> None:
         bench.connect(*(payment(n, (50_000, bench.script())) for n in range(2)))
@@ -156,7 +157,7 @@ class WalletSuite:
         paid = payment(1, (70_000, script))
         spent = transaction([OutPoint(paid.txid, 0)], [(60_000, stranger(1)), (9_000, bench.script())])
         bench.rescan(2, paid)
-        expect_equal(bench.wallet.balance().confirmed, 70_000)
+        expect_equal(bench.wallet.balance().confirmed, 70_000, "what a late watch brought")
         bench.rescan(2, paid)
         bench.rescan(3, spent)
         expect_equal(bench.wallet.balance().confirmed, 9_000)
@@ -175,13 +176,13 @@ class WalletSuite:
         rows = dict(bench.rows)
         bench.broadcast(funded.tx)
         bench.keep(bench.wallet.release("a claim that nobody made"))
-        expect_equal((dict(bench.rows), bench.wallet.balance().confirmed), (rows, 0))
+        expect_equal((dict(bench.rows), bench.wallet.balance().confirmed), (rows, 0), "after saying it again")
 
     async def test_claims_survive_a_restart_and_can_then_be_released(self, bench: Bench) -> None:
         bench.connect(payment(1, (100_000, bench.script())))
         bench.fund("claim", (30_000, stranger(1)))
         await bench.load()
-        expect_equal(bench.wallet.claims(), ("claim",))
+        expect_equal(bench.wallet.claims(), ("claim",), "claims after a restart")
         with pytest.raises(InsufficientFunds):
             bench.fund("other", (30_000, stranger(1)))
         bench.keep(bench.wallet.release("claim"))
@@ -194,7 +195,7 @@ class WalletSuite:
         first = bench.fund("first", (30_000, stranger(1)))
         bench.broadcast(first.tx)
         balance = bench.wallet.balance()
-        expect_equal((balance.confirmed, balance.unconfirmed), (0, 70_000 - first.fee))
+        expect_equal((balance.confirmed, balance.unconfirmed), (0, 70_000 - first.fee), "with unconfirmed change")
         second = bench.fund("second", (30_000, stranger(2)))
         expect_equal({i.prevout.txid for i in second.tx.inputs}, {first.tx.txid})
         bench.broadcast(second.tx)
@@ -219,7 +220,7 @@ class WalletSuite:
         change = bench.script(DestinationPurpose.CHANGE)
         bench.broadcast(transaction([coin], [(90_000, change)]))
         bench.broadcast(transaction([coin], [(80_000, change)]))
-        expect_equal(bench.total(), 80_000)
+        expect_equal(bench.total(), 80_000, "after a replacement")
         bench.connect(transaction([coin], [(70_000, stranger(1))]))
         expect_equal(bench.total(), 0)
 
@@ -232,7 +233,7 @@ class WalletSuite:
         bench.broadcast(transaction([OutPoint(first.txid, 0)], [(85_000, change)]))
         expect_equal(bench.total(), 85_000)
         bench.broadcast(transaction([coin], [(80_000, change)]))
-        expect_equal(bench.total(), 80_000)
+        expect_equal(bench.total(), 80_000, "after the replacement of what it built on")
 
     async def test_confirmed_coins_come_first(self, bench: Bench) -> None:
         bench.connect(*(payment(n, (100_000, bench.script())) for n in range(2)))
@@ -263,7 +264,7 @@ class WalletSuite:
             7: (CoinState.IMMATURE, "", 1),
             30_000: (CoinState.FOREIGN, "", 0),
         }
-        expect_equal(found, wanted)
+        expect_equal(found, wanted, "state, claim and height of each coin")
         expect_equal(bench.wallet.balance().free, 50_000)
         expect_equal(sum(coin.value for coin in bench.wallet.coins()), bench.total() + 7)
 
@@ -272,7 +273,7 @@ class WalletSuite:
         chosen = [coin.outpoint for coin in bench.wallet.coins()][1:3]
         funded = bench.fund("claim", (20_000, stranger(1)), coins=chosen)
         check_funded(funded, [(20_000, stranger(1))], FEERATE)
-        expect_equal(spent_outpoints(funded), set(chosen))
+        expect_equal(spent_outpoints(funded), set(chosen), "coins spent, of those asked for")
         expect_equal(bench.fund("claim", (20_000, stranger(1))), funded)
         with pytest.raises(CoinUnavailable, match="claim"):
             bench.fund("other", (20_000, stranger(1)), coins=chosen[:1])
@@ -311,7 +312,7 @@ class WalletSuite:
         bench.broadcast(first.tx)
         second = bench.bump("second", first.tx.txid, 4_000)
         check_funded(second, [(30_000, stranger(1)), (5_000, stranger(2))], FeeRatePerKw(4_000))
-        expect_equal(spent_outpoints(second), spent_outpoints(first))
+        expect_equal(spent_outpoints(second), spent_outpoints(first), "coins of the replacement")
         expect_equal(change_output(second).script, change_output(first).script)
         bench.broadcast(second.tx)
         expect_equal(bench.total(), 105_000 - second.fee)
@@ -413,7 +414,7 @@ class WalletSuite:
         bench.connect(payment(3, (40_000, script)))
         expect_equal(bench.total(), 70_000)
         bench.disconnect(1)
-        expect_equal(bench.total(), 10_000)
+        expect_equal(bench.total(), 10_000, "after blocks were disconnected")
         expect_equal(bench.rows, rows)
         bench.disconnect(1)
         expect_equal(bench.rows, rows)
@@ -426,7 +427,7 @@ class WalletSuite:
         bench.connect(funded.tx)
         expect_equal(bench.wallet.balance().confirmed, 70_000 - funded.fee)
         bench.disconnect(1)
-        expect_equal((dict(bench.rows), bench.wallet.balance()), before)
+        expect_equal((dict(bench.rows), bench.wallet.balance()), before, "as before the block")
 
     async def test_our_own_transaction_without_its_coin_counts_for_nothing(self, bench: Bench) -> None:
         bench.connect(payment(1, (100_000, bench.script())))
@@ -434,8 +435,8 @@ class WalletSuite:
         bench.broadcast(funded.tx)
         gone = bench.blocks[0].transactions[0].tx
         bench.disconnect(0)
-        expect_equal(bench.total(), 0)
-        expect_equal(dict(bench.wallet.history()), {})
+        expect_equal(bench.total(), 0, "without the coin that it spends")
+        expect_equal(dict(bench.wallet.history()), {}, "history without the coin that it spends")
         bench.connect(gone, branch=1)
         expect_equal(bench.total(), 70_000 - funded.fee)
 
@@ -446,5 +447,5 @@ class WalletSuite:
         bench.fund("next", (20_000, stranger(1)))
         balance, history, scripts = bench.wallet.balance(), dict(bench.wallet.history()), bench.wallet.scripts()
         await bench.load()
-        expect_equal((bench.wallet.balance(), dict(bench.wallet.history())), (balance, history))
+        expect_equal((bench.wallet.balance(), dict(bench.wallet.history())), (balance, history), "after a restart")
         expect(set(scripts) <= set(bench.wallet.scripts()), "a script was forgotten")
