@@ -24,14 +24,23 @@ class Blocks:
     async def fetch(self, block_hash: BlockHash) -> bytes:
         """Of any branch; errors of ``RpcClient.call_hex``."""
         if self._by_rest:
-            found = await self._client.get(f"/rest/block/{shown(block_hash)}.bin")
-            if found is not None and _is(found, block_hash):
-                return bytes(found)
-            self._by_rest = False  # off; or it lacks this block, and JSON-RPC says why
+            found = await self._rest(block_hash)
+            if found is not None:
+                return found
         raw = await self._client.call_hex("getblock", shown(block_hash), 0)
         if not _is(raw, block_hash):
             raise RpcUnavailable(f"bitcoind gave another block than {shown(block_hash)}")
+        self._by_rest = False
         return raw
+
+    async def _rest(self, block_hash: BlockHash) -> bytes | None:
+        """``None`` if JSON-RPC has to be asked: it is off, lacks this block, or a proxy lets no such question through.
+        Whether bitcoind is away shows there."""
+        try:
+            found = await self._client.get(f"/rest/block/{shown(block_hash)}.bin")
+        except RpcUnavailable:
+            return None
+        return bytes(found) if found is not None and _is(found, block_hash) else None
 
 
 def _is(raw: bytes | bytearray, block_hash: BlockHash) -> bool:
