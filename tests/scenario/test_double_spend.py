@@ -70,14 +70,14 @@ class Scene:
         return [key for key in self.alice.disk.rows if key.startswith(area)]
 
 
-def spend(node: SimNode) -> Transaction:
+def spend(node: SimNode, amount: Sat = SENT) -> Transaction:
     """A signed transaction that pays a stranger from the wallet of ``node``, which forgets that it made it."""
     core = node.core
     made: list[FundedTransaction] = []
 
     def fund_and_release() -> None:
         wallet = core.services.wallet
-        output = TxOut(value=SENT, script=STRANGER)
+        output = TxOut(value=amount, script=STRANGER)
         funded, changes = wallet.fund("test", [output], FeeRatePerKw(2000), core.chain.height)
         core.engine.journal.merge(changes)
         core.engine.journal.merge(wallet.release("test"))
