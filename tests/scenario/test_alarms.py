@@ -41,7 +41,7 @@ class Scene:
     def standing(self) -> set[str]:
         """As a dashboard has it that knows nothing but the log."""
         stand = set()
-        for event in logged(self.node, Alarm | AlarmCleared):  # type: ignore[arg-type]
+        for event in logged(self.node, Alarm | AlarmCleared):
             if isinstance(event, Alarm):
                 stand |= {event.subject} & STANDING_ALARMS
             else:
