@@ -213,6 +213,22 @@ async def test_closing_ends_calls_under_way() -> None:
         ended.set()
 
 
+async def test_closing_ends_a_call_that_is_connecting() -> None:
+    ended = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.close()
+
+    async with serving(handle) as client:
+        call = asyncio.ensure_future(client.call("getblockcount"))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(RpcUnavailable, match="was closed"):
+            await call
+        ended.set()
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
