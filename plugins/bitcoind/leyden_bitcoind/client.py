@@ -198,6 +198,9 @@ class RpcClient:
             connection = await HttpConnection.open(self._host, self._port, authorization)
         except OSError as error:
             raise RpcUnavailable(f"no bitcoind at {self._host}:{self._port}: {error.strerror or error}") from error
+        if self._closed:
+            await connection.close()
+            raise RpcUnavailable(_CLOSED)
         try:
             return await self._on(connection, method, path, body)
         except (OSError, HttpError) as error:
