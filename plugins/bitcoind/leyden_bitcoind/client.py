@@ -15,7 +15,6 @@ from leyden_bitcoind.http import HttpConnection, HttpError
 
 WARMING_UP = -28
 _HEX = b'"result":"'
-_CLOSED = "the connection to bitcoind was closed"
 
 
 class RpcUnavailable(LeydenError):
@@ -168,8 +167,7 @@ class RpcClient:
         return await self._ask("POST", self._path, msgspec.json.encode(message))
 
     async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
-        if self._closed:
-            raise RpcUnavailable(_CLOSED)
+        self._check_open()
         async with self._room:
             try:
                 async with asyncio.timeout(self._timeout):
@@ -191,16 +189,12 @@ class RpcClient:
                 continue
             if status != 401:
                 return status, answer
-        if self._closed:
-            raise RpcUnavailable(_CLOSED)
+        self._check_open()
         authorization = self._credentials.header()  # a cookie lives as long as bitcoind, as its connections do
         try:
             connection = await HttpConnection.open(self._host, self._port, authorization)
         except OSError as error:
             raise RpcUnavailable(f"no bitcoind at {self._host}:{self._port}: {error.strerror or error}") from error
-        if self._closed:
-            await connection.close()
-            raise RpcUnavailable(_CLOSED)
         try:
             return await self._on(connection, method, path, body)
         except (OSError, HttpError) as error:
@@ -209,6 +203,7 @@ class RpcClient:
     async def _on(self, connection: HttpConnection, method: str, path: str, body: bytes) -> tuple[int, bytearray]:
         self._busy.add(connection)
         try:
+            self._check_open()  # it may have been closed while this one was opened
             status, answer = await connection.ask(method, path, body)
         except BaseException:
             await connection.close()
@@ -220,6 +215,10 @@ class RpcClient:
         else:
             await connection.close()
         return status, answer
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RpcUnavailable("the connection to bitcoind was closed")
 
     async def close(self) -> None:
         """For good: calls under way fail with ``RpcUnavailable``."""
