@@ -151,6 +151,13 @@ class _StoresNothingUnconfirmed(OnchainWallet):
         return NOTHING
 
 
+class _ForgetsWhatIsSpent(OnchainWallet):
+    """As soon as a block has its spending."""
+
+    def spent_coins(self) -> tuple[tuple[OutPoint, bytes], ...]:
+        return tuple((coin.outpoint, coin.script) for coin in self._ledger.spent_coins(1))
+
+
 class _CallsAllCoinsFree(OnchainWallet):
     def coins(self) -> tuple[WalletCoin, ...]:
         return tuple(replace(coin, state=CoinState.FREE) for coin in super().coins())
@@ -309,6 +316,7 @@ BROKEN: list[tuple[type[OnchainWallet], str, str]] = [
     (_WritesWhatItKnows, "test_saying_again_what_is_known_changes_nothing", "after saying it again"),
     (_ForgetsClaims, "test_claims_survive_a_restart_and_can_then_be_released", "claims after a restart"),
     (_IgnoresWhatIsUnconfirmed, "test_our_unconfirmed_change_counts_and_can_be_spent", "with unconfirmed change"),
+    (_ForgetsWhatIsSpent, "test_coins_stay_known_until_their_spending_is_deep", "spent 101 blocks ago"),
     (_TrustsStrangers, "test_what_strangers_can_take_back_is_not_spent", not_raised(InsufficientFunds)),
     (_NothingIsEverReplaced, "test_a_replaced_transaction_counts_no_more", "after a replacement: got 170000"),
     (_NothingIsEverReplaced, "test_what_a_replaced_transaction_carried_falls_with_it", "what it built on: got 165000"),

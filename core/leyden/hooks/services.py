@@ -350,7 +350,14 @@ class Wallet(Protocol):
         """Every unspent output that counts, in the order of outpoints."""
         ...
 
-    def release(self, claim_id: str) -> RecordChanges: ...
+    def spent_coins(self) -> Sequence[tuple[OutPoint, bytes]]:
+        """Coins, with their scripts, that a transaction spends which a reorg may still take back: unconfirmed, or
+        fewer than 144 blocks deep. They are watched from the start on, for a spending need not show the script."""
+        ...
+
+    def release(self, claim_id: str) -> RecordChanges:
+        """Its coins are free again."""
+        ...
 
     def claims(self) -> tuple[str, ...]:
         """Claims that hold coins; the core releases those of openings that a crash forgot."""

@@ -221,6 +221,11 @@ class ChainMonitor:
         for coin in self._wallet.coins():
             self.watch(coin.script, coin.outpoint)
 
+    def watch_spent_coins(self) -> None:
+        """Those that our own transactions spend: watched as coins while the node ran, and again after a start."""
+        for outpoint, script in self._wallet.spent_coins():
+            self.watch(script, outpoint)
+
     def _warn(self, reason: str) -> None:
         self._publish(Alarm(subject="source_warning", text=clean_text(reason)))
 

@@ -360,6 +360,7 @@ class NodeCore:
     def _resume(self) -> None:
         self.engine.post(self.chain.watch_wallet)
         self.engine.post(self.chain.watch_coins)
+        self.engine.post(self.chain.watch_spent_coins)
         self.engine.post(self.channels.resume)
         self.engine.post(self.payments.resume)
         self.engine.post(self.fees.refresh)
@@ -375,6 +376,7 @@ class NodeCore:
         # At once, not as mail: the mail that waited (blocks above all) must find every channel watching.
         self.chain.watch_wallet()
         self.chain.watch_coins()
+        self.chain.watch_spent_coins()
         self.channels.resume("open:")
         self.payments.resume()
         self.chain.restart_all("the store was read back")

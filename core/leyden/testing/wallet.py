@@ -204,6 +204,23 @@ class WalletSuite:
         expect_equal((balance.confirmed, balance.unconfirmed), (40_000 - first.fee - second.fee, 0))
         expect_equal(bench.wallet.history()[first.tx.txid], -30_000 - first.fee)
 
+    async def test_coins_stay_known_until_their_spending_is_deep(self, bench: Bench) -> None:
+        """Our own transaction, or its double spend, is looked for by the coin, which need not show its script."""
+        script = bench.script()
+        bench.connect(payment(1, (100_000, script)))
+        coin = OutPoint(bench.blocks[0].transactions[0].tx.txid, 0)
+        expect_equal(tuple(bench.wallet.spent_coins()), (), "spent coins while none is")
+        spending = transaction([coin], [(99_000, stranger(1))])
+        bench.broadcast(spending)
+        await bench.load()
+        expect_equal(tuple(bench.wallet.spent_coins()), ((coin, script),), "spent by what is unconfirmed")
+        bench.connect(spending)
+        bench.mine(100)
+        await bench.load()
+        expect_equal(tuple(bench.wallet.spent_coins()), ((coin, script),), "spent 101 blocks ago")
+        bench.mine(143)
+        expect_equal(tuple(bench.wallet.spent_coins()), (), "spent so deep that nothing takes it back")
+
     async def test_what_strangers_can_take_back_is_not_spent(self, bench: Bench) -> None:
         """A mutual close pays us, but the peer has a say in it until it is confirmed."""
         close = payment(1, (60_000, bench.script(DestinationPurpose.SHUTDOWN)))

@@ -106,6 +106,14 @@ class Ledger:
         """Coins of ours, spent or not."""
         return [self._coins[outpoint] for outpoint in outpoints]
 
+    def spent_coins(self, depth: int) -> Iterator[Coin]:
+        """Coins that a transaction spends which is unconfirmed or has fewer than ``depth`` blocks."""
+        found: dict[OutPoint, Coin] = {}
+        for known in self.transactions.values():
+            if not known.height or self.tip - known.height + 1 < depth:
+                found.update((outpoint, self._coins[outpoint]) for outpoint in known.spends if outpoint in self._coins)
+        yield from found.values()
+
     def pays(self, script: bytes) -> bool:
         """A transaction that is known, confirmed or not, pays ``script``."""
         return any(coin.script == script for coin in self._coins.values())

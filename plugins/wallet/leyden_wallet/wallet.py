@@ -49,6 +49,8 @@ from leyden_wallet.selection import Payment, Selection, select, settle
 
 _CLAIM_DEPTH = 100
 """A claim whose coins were spent this many blocks ago is forgotten."""
+_REORG_DEPTH = 144
+"""A spending so deep is not expected to be taken back; what it spent is not watched any more after a restart."""
 
 
 class OnchainWallet:
@@ -439,6 +441,9 @@ class OnchainWallet:
             for coin, maker in self._ledger.available()
         ]
         return tuple(sorted(found, key=lambda coin: coin.outpoint))
+
+    def spent_coins(self) -> tuple[tuple[OutPoint, bytes], ...]:
+        return tuple((coin.outpoint, coin.script) for coin in self._ledger.spent_coins(_REORG_DEPTH))
 
     def balance(self) -> WalletBalance:
         confirmed = unconfirmed = immature = locked = free = 0
