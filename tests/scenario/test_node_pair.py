@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from leyden.channel import ChannelError
 from leyden.hooks.types import ChannelClosed, PaymentReceived, PaymentSent
 from leyden.node import Node, PaymentError
-from leyden.types import ChannelId, Msat, PaymentHash
+from leyden.types import ChannelId, FeeRatePerKw, Msat, PaymentHash, Sat
 
 from tests.scenario.conftest import World, until, usable
 
@@ -102,6 +103,18 @@ async def test_a_restart_continues_where_the_database_is(world: World) -> None:
     await until(lambda: usable(alice) and usable(bob))
     assert bob.channels()[0].local_msat == 50_000_000
     assert await pay(bob, alice, 1_000_000) == "succeeded"
+
+
+async def test_a_forced_close_refuses_what_it_cannot_keep(world: World) -> None:
+    """Our commitment is signed already: a limit on its fee must not be accepted and then forgotten."""
+    alice, bob = await world.start("alice"), await world.start("bob")
+    await world.fund(alice, 5_000_000)
+    channel_id = ChannelId(await world.channel(alice, bob))
+    limits: list[dict[str, Any]] = [{"max_fee": Sat(500)}, {"feerate": FeeRatePerKw(253)}, {"script": bytes(22)}]
+    for limit in limits:
+        with pytest.raises(ChannelError, match="a forced close takes no"):
+            await alice.close_channel(channel_id, force=True, **limit)
+    assert usable(alice)
 
 
 async def test_force_close_recovers_our_balance(world: World) -> None:
