@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from leyden.bitcoin import decode_address
-from leyden.channel import ChannelPolicy, policy_mistake
+from leyden.channel import ChannelError, ChannelPolicy, ErrorCode, policy_mistake
 from leyden.channel.events import ForceClose, Shutdown
 from leyden.hooks.errors import SettingsError
 from leyden.hooks.services import StoreError
@@ -340,9 +340,12 @@ class Node:
         """Begin a cooperative close, or broadcast our commitment (``force``). Returns when that decision is durable.
 
         ``script`` gets our coins (default: one of the wallet); ``feerate`` is the target for the closing transaction
-        and ``max_fee``, satoshi, the most that we pay for it. A forced close takes none of the three.
+        and ``max_fee``, satoshi, the most that we pay for it. ``ChannelError`` for a forced close with one of these:
+        what it broadcasts was signed before.
         """
         refuse_deadlock(channel_id)
+        if force and (script or feerate is not None or max_fee is not None):
+            raise ChannelError(ErrorCode.BAD_PARAMETERS, "a forced close takes no script, feerate or max_fee")
         command: ForceClose | Shutdown = ForceClose(reason="asked for")
         if not force:
             command = Shutdown(script=script, feerate=feerate, max_fee=max_fee)
