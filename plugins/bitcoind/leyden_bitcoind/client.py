@@ -56,7 +56,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         return RpcDenied(f"bitcoind refuses user {self.user!r} with the password in password_file", final=True)
 
     def header(self) -> str:
-        """For ``Authorization``; the cookie changes whenever bitcoind starts, so it is read each time."""
+        """For ``Authorization``; the cookie changes whenever bitcoind starts, so it is read for each connection."""
         if self.cookie_file is None:
             text = f"{self.user}:{self.password}"
         else:
