@@ -24,7 +24,7 @@ from leyden.wire.features import Features
 from tests.interop.observer import Observer
 from tests.interop.peer import ChannelKind, LightningPeer, Opening, Paid, PeerChannel, PeerRefused
 from tests.interop.peers import Entry
-from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.bitcoind import Bitcoind, RpcError
 from tests.testbed.leyden import DEPTH, Leyden
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ CAPACITY = 1_000_000
 PATIENCE = 120.0
 """Only something that hangs needs so long, whatever else the machine does."""
 AN_HOUR = 3600.0
+NO_SUCH_TRANSACTION = -5
+"""What bitcoind answers."""
 PEER_COINS = 12
 """Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
 
@@ -162,12 +164,8 @@ class Story:
     async def in_mempool(self, txid: str) -> dict[str, Any]:
         """The transaction, once bitcoind has it (in a block or not)."""
 
-        def found() -> Any:
-            if txid in self.bed.bitcoind.rpc("getrawmempool"):
-                return self.bed.bitcoind.rpc("getrawtransaction", txid, 1)
-            return None
-
-        tx: dict[str, Any] = await self.until(found, f"{txid} is broadcast")
+        tx = await self.until(lambda: self._transaction(txid), f"{txid} is broadcast")
+        assert tx is not None
         return tx
 
     async def spender(self, funding: str) -> dict[str, Any]:
@@ -177,15 +175,28 @@ class Story:
         return found
 
     def is_spent(self, funding: str) -> bool:
-        return self._spender(funding) is not None
+        return self._spending(funding) is not None
 
     def _spender(self, funding: str) -> dict[str, Any] | None:
+        txid = self._spending(funding)
+        return None if txid is None else self._transaction(txid)
+
+    def _spending(self, funding: str) -> str | None:
+        """In one question: a peer replaces transactions of its own whenever it likes, between any two."""
         txid, _, vout = funding.partition(":")
-        for candidate in self.bed.bitcoind.rpc("getrawmempool"):
-            tx: dict[str, Any] = self.bed.bitcoind.rpc("getrawtransaction", candidate, 1)
-            if any(i["txid"] == txid and i["vout"] == int(vout) for i in tx["vin"]):
-                return tx
-        return None
+        (found,) = self.bed.bitcoind.rpc("gettxspendingprevout", [{"txid": txid, "vout": int(vout)}])
+        spending: str | None = found.get("spendingtxid")
+        return spending
+
+    def _transaction(self, txid: str) -> dict[str, Any] | None:
+        """As bitcoind has it, in its mempool or a block; None for one it does not know, or no longer."""
+        try:
+            tx: dict[str, Any] = self.bed.bitcoind.rpc("getrawtransaction", txid, 1)
+        except RpcError as error:
+            if error.code != NO_SUCH_TRANSACTION:
+                raise
+            return None
+        return tx
 
     async def fund(self, sat: int = 5_000_000) -> None:
         before = self.node.wallet_balance().confirmed
