@@ -185,6 +185,8 @@ def test_verbs(tmp_path: Path, chain: Path, start: Start) -> None:
     assert leyden("close", "--dir", alice, opened["channel_id"][:8], "--max-fee", "5000").returncode == 0
     wait(lambda: "closing" in leyden("channels", "--dir", bob).stdout)
     assert "is not connected" in leyden("disconnect", "--dir", alice, "02" * 33).stderr
+    assert leyden("disconnect", "--dir", alice, ready[1]["address"].split("@")[0]).returncode == 0
+    assert "no peers" in leyden("peers", "--dir", alice).stdout
     for node in nodes:
         code, error = node.end()
         assert code == 0, error

@@ -207,6 +207,137 @@ def test_connecting_to_ourselves_is_refused(simulation: Simulation, node: SimNod
     assert ready(node) == []
 
 
+# --- disconnected on request ------------------------------------------------------------------------------------------
+
+
+class Dials:
+    """What the node dials by itself; nobody is there."""
+
+    def __init__(self, node: SimNode) -> None:
+        self.manager = node.core.peers
+        self.node = node
+        self.hosts: list[str] = []
+        self.answers: list[BaseException | None] = []
+        self.manager.dial = lambda _node_id, host, _port: self.hosts.append(host)
+
+    def connect(self, peer: ScriptedPeer) -> None:
+        self.node.core.engine.post(lambda: self.manager.connect(peer.node_id, "example", 9735, self.answers.append))
+        self.node.simulation.settle()
+
+    def disconnect(self, peer: ScriptedPeer) -> bool | None:
+        found: list[bool] = []
+        self.node.core.engine.request(lambda: self.manager.disconnect(peer.node_id), found.append, lambda _: None)
+        self.node.simulation.settle()
+        return found[0] if found else None
+
+    def during(self, seconds: float) -> int:
+        before = len(self.hosts)
+        self.node.simulation.advance(seconds)
+        return len(self.hosts) - before
+
+
+def channel_peer(simulation: Simulation, node: SimNode) -> tuple[ScriptedPeer, Dials]:
+    """Dialled by the node, with a channel between them."""
+    dials = Dials(node)
+    peer = ScriptedPeer(simulation, node)
+    dials.connect(peer)
+    peer.accept()
+    peer.open(peer.answer())
+    assert dials.answers == [None]
+    return peer, dials
+
+
+@pytest.fixture
+def mined(tmp_path: Path) -> Iterator[Simulation]:
+    """With coins that a faucet can give."""
+    made = Simulation(1, tmp_path / "mined")
+    yield made
+    made.close()
+
+
+def test_a_peer_with_a_channel_stays_disconnected(mined: Simulation) -> None:
+    node = mined.add_node("alice")
+    peer, dials = channel_peer(mined, node)
+    assert dials.disconnect(peer) is True
+    peer.expect_closed()
+    assert ready(node) == []
+    assert dials.during(600) == 0
+    assert dials.disconnect(peer) is False, "nothing left to end"
+    # It may come by itself; losing that connection is no reason to dial.
+    peer.connect()
+    assert len(ready(node)) == 1
+    peer.vanish()
+    assert dials.during(600) == 0
+    # Whoever connects wants the connection kept.
+    dials.connect(peer)
+    peer.accept()
+    assert dials.answers == [None, None]
+    peer.vanish()
+    assert dials.during(2) == 1
+
+
+def test_a_peer_that_is_being_dialled_is_left_alone(mined: Simulation) -> None:
+    """Timers, dials and sockets that are under way when somebody disconnects come to nothing."""
+    node = mined.add_node("alice")
+    peer, dials = channel_peer(mined, node)
+    peer.vanish()
+    assert dials.disconnect(peer) is True, "it was about to be dialled"
+    assert dials.during(600) == 0
+    dials.connect(peer)
+    assert dials.disconnect(peer) is True
+    assert [str(error) for error in dials.answers[1:]] == [peers_module.DISCONNECTED]
+    assert isinstance(dials.answers[1], ConnectFailed)
+    peer.listen()  # the dial ends in a socket after all
+    assert peer.closed
+    assert dials.during(600) == 0
+    dials.connect(peer)
+    node.core.engine.post(lambda: dials.manager.on_dial_failed(peer.node_id, OSError("refused")))
+    assert dials.during(2) == 1, "a connect that failed goes on trying"
+    peer.listen()  # shaking hands
+    assert dials.disconnect(peer) is True
+    assert peer.closed
+    assert dials.during(600) == 0
+
+
+def test_connect_joins_a_dial_that_outlived_a_disconnect(mined: Simulation) -> None:
+    node = mined.add_node("alice")
+    dials = Dials(node)
+    peer = ScriptedPeer(mined, node)
+    dials.connect(peer)
+    dials.disconnect(peer)
+    dials.connect(peer)
+    assert dials.hosts == ["example"]
+    peer.accept().ping()
+    assert dials.answers[1:] == [None]
+
+
+def test_a_stranger_cannot_be_disconnected(simulation: Simulation, node: SimNode) -> None:
+    assert Dials(node).disconnect(ScriptedPeer(simulation, node)) is False
+    assert node.core.peers._away == frozenset()
+
+
+def test_a_start_forgets_who_was_disconnected(mined: Simulation) -> None:
+    node = mined.add_node("alice")
+    peer, dials = channel_peer(mined, node)
+    dials.disconnect(peer)
+    node.kill()
+    node.start()
+    dials = Dials(node)
+    node.core.engine.post(node.core.peers.reconnect_all)
+    mined.settle()
+    assert dials.hosts == ["example"]
+
+
+def test_a_disconnect_whose_turn_fails_never_happened(mined: Simulation) -> None:
+    node = mined.add_node("alice")
+    peer, dials = channel_peer(mined, node)
+    node.store.fail_next()
+    node.core.engine.post(lambda: change_a_row(node))
+    assert dials.disconnect(peer) is None
+    assert peer.closed
+    assert dials.during(5) > 0
+
+
 # --- vetting ----------------------------------------------------------------------------------------------------------
 
 

@@ -241,13 +241,22 @@ class Node:
     # -- peers and channels --------------------------------------------------------------------------------------------
 
     async def connect(self, node_id: NodeId, host: str, port: int) -> None:
-        """Returns when ``init`` was exchanged and nobody vetoed. ``ConnectFailed`` otherwise."""
+        """Returns when ``init`` was exchanged and nobody vetoed. ``ConnectFailed`` otherwise.
+
+        If we have a channel with this peer, it is dialled again whenever the connection is lost, until ``disconnect``.
+        """
         refuse_deadlock(node_id)
         await self._calls.begin(
             lambda done: self.core.peers.connect(node_id, host, port, lambda error: finish(done, None, error))
         )
 
     async def disconnect(self, node_id: NodeId) -> bool:
+        """End the connection with a peer, and every attempt to reach it: ``connect`` that waits gets ``ConnectFailed``.
+
+        From then on this node does not dial the peer by itself, also if they share a channel, until ``connect`` or the
+        next start; the peer may dial in. HTLCs in flight keep their deadlines: a channel whose peer stays away too long
+        is force-closed. Returns whether there was anything to end: a connection, an attempt, or attempts to come.
+        """
         return await self._calls.call(lambda: self.core.peers.disconnect(node_id))
 
     async def open_channel(

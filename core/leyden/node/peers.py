@@ -1,6 +1,7 @@
 """PeerManager: connections in and out, one session per node, limits, vetting, reconnecting."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -36,6 +37,7 @@ MAX_EXCUSES = 5
 EXCUSE_SECONDS = 600.0
 """So often in so much time; once more, and it is meant."""
 NOT_ACCEPTED = "connection not accepted"
+DISCONNECTED = "disconnected on request"
 
 AskPeer = Callable[[PeerInfo, Callable[[str | None], None]], None]
 Dial = Callable[[NodeId, str, int], None]
@@ -81,6 +83,10 @@ class PeerManager:
         self._dialling: dict[NodeId, list[PeerAddress]] = {}
         """Where no socket is open yet. Not of a turn: a dial goes on whatever becomes of the turn that began it."""
         self._retry: dict[NodeId, float] = {}
+        self._away: frozenset[NodeId] = frozenset()
+        """Peers that somebody disconnected: not dialled until somebody connects. Not durable, so that a peer whose
+        HTLCs run out is not left alone for ever by mistake."""
+        self._away_before_turn = self._away
         self._excuses: dict[ChannelId, list[float]] = {}
         self._tokens = float(HANDSHAKE_BURST)
         self._tokens_at = 0.0
@@ -110,7 +116,9 @@ class PeerManager:
 
         Handshake and ``init`` are done then and no plugin of ours objected. Whether the peer keeps us we cannot know: a
         refusal of its own ends the connection later. ``done(ConnectFailed)`` if it comes to nothing before.
+        A peer that was disconnected is dialled again from now on.
         """
+        self._away -= {node_id}
         address = PeerAddress(host=host, port=port)
         self._addresses.set(node_id, address)
         if self.get(node_id) is not None:
@@ -150,8 +158,9 @@ class PeerManager:
 
     def _dial_known(self, node_id: NodeId) -> None:
         address = self._addresses.get(node_id)
-        if address is not None and node_id not in self._by_node and not self.stopping:
-            self._dial(node_id, address)
+        if address is None or self.stopping or node_id in self._away or node_id in self._by_node:
+            return
+        self._dial(node_id, address)
 
     def on_dial_failed(self, node_id: NodeId, error: BaseException) -> None:
         self._dialled(node_id)
@@ -166,12 +175,15 @@ class PeerManager:
 
     def _retry_later(self, node_id: NodeId) -> None:
         """Back off, for peers that we share a channel with."""
-        if self.stopping or not self._channels.of_peer(node_id) or node_id not in self._addresses:
+        if self.stopping or node_id in self._away or not self._dials_by_itself(node_id):
             return
         delay = self._retry.get(node_id, FIRST_RETRY)
         self._retry[node_id] = min(delay * 2, MAX_RETRY)
         jitter = 0.75 + self._host.entropy(1)[0] / 512
         self._host.call_later(delay * jitter, lambda: self.post(lambda: self._dial_known(node_id)))
+
+    def _dials_by_itself(self, node_id: NodeId) -> bool:
+        return bool(self._channels.of_peer(node_id)) and node_id in self._addresses
 
     def _answer(self, node_id: NodeId, error: BaseException | None) -> None:
         for done in self._waiting.pop(node_id, ()):
@@ -210,6 +222,8 @@ class PeerManager:
         )
         self._connections.add(peer)
         peer.start()
+        if remote_node_id in self._away:  # while it was dialled
+            peer.fail(DISCONNECTED, warn=False)
         return peer
 
     def receive(self, peer: Peer, data: bytes) -> None:
@@ -318,10 +332,21 @@ class PeerManager:
         self._touched[peer] = None
 
     def disconnect(self, node_id: NodeId) -> bool:
-        peer = self._by_node.get(node_id)
-        if peer is None:
+        """End every connection and attempt; the peer is not dialled again before somebody says ``connect``, or the
+        node starts again. It may dial us. Whoever waits for a connection gets ``ConnectFailed``.
+
+        Returns whether there was anything to end: a connection, an attempt, or attempts to come.
+        """
+        ending = [peer for peer in self._connections if peer.node_id == node_id]
+        attempts = node_id in self._dialling or self._dials_by_itself(node_id)
+        if not ending and (not attempts or node_id in self._away):
             return False
-        peer.close()
+        log.info("peer_disconnected", peer=node_id.hex(), channels=len(self._channels.of_peer(node_id)))
+        self._away |= {node_id}
+        self._retry.pop(node_id, None)
+        self._answer(node_id, ConnectFailed(DISCONNECTED))
+        for peer in ending:
+            peer.close()
         return True
 
     def drop_all(self, reason: str) -> None:
@@ -344,6 +369,7 @@ class PeerManager:
 
     def commit(self) -> None:
         self._addresses.commit()
+        self._away_before_turn = self._away
         touched, self._touched = self._touched, {}
         self._paused = False
         for peer in touched:
@@ -355,6 +381,9 @@ class PeerManager:
         Channels are back at their durable state then; reestablish tells their peers, whoever took part in the turn.
         """
         self._addresses.rollback()
+        undone, self._away = self._away - self._away_before_turn, self._away_before_turn
+        for node_id in undone:
+            self.post(partial(self._retry_later, node_id))
         self._paused = True
         ending = {**dict.fromkeys(self._touched), **dict.fromkeys(self._connections)}
         self._touched = {}

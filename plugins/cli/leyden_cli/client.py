@@ -120,7 +120,7 @@ class Client:
         await self.call("connect", p.ConnectParams(node_id=node_id, host=host, port=port), p.Done)
 
     async def disconnect(self, node_id: str) -> bool:
-        """Whether the peer was connected."""
+        """Whether the peer was connected, or about to be; it is not dialled again before ``connect_peer``."""
         return (await self.call("disconnect", p.NodeParams(node_id=node_id), p.Done)).done
 
     async def open_channel(

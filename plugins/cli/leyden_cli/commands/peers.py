@@ -26,7 +26,7 @@ def peers(folder: Path, as_json: bool) -> None:
 @click.argument("peer", metavar="ID@HOST:PORT")
 @node_options
 def connect(folder: Path, as_json: bool, peer: str) -> None:
-    """Connect to a peer; it is remembered if there is a channel with it."""
+    """Connect to a peer; with a channel, it is dialled again whenever the connection is lost."""
     node_id, host, port = parse_peer(peer)
     ask(folder, lambda client: client.connect_peer(node_id.hex(), host, port))
     if as_json:
@@ -39,7 +39,10 @@ def connect(folder: Path, as_json: bool, peer: str) -> None:
 @click.argument("node_id", metavar="ID")
 @node_options
 def disconnect(folder: Path, as_json: bool, node_id: str) -> None:
-    """Close the connection to a peer."""
+    """Close the connection to a peer, and do not dial it again before `connect` or the next start.
+
+    Payments in flight keep their deadlines: a channel whose peer stays away too long is closed by force.
+    """
     peer = parse_node_id(node_id).hex()
     if not ask(folder, lambda client: client.disconnect(peer)):
         raise CliError(f"{peer} is not connected")
