@@ -299,6 +299,19 @@ def test_a_peer_that_is_being_dialled_is_left_alone(mined: Simulation) -> None:
     assert dials.during(600) == 0
 
 
+def test_a_retry_that_is_due_joins_an_attempt_that_is_under_way(mined: Simulation) -> None:
+    """Else the second connection ends the first, or the other way round."""
+    node = mined.add_node("alice")
+    peer, dials = channel_peer(mined, node)
+    peer.vanish()
+    dials.connect(peer)
+    assert dials.during(5) == 0
+    peer.listen()
+    assert dials.during(5) == 0
+    peer.vanish()
+    assert dials.during(5) == 1
+
+
 def test_connect_joins_a_dial_that_outlived_a_disconnect(mined: Simulation) -> None:
     node = mined.add_node("alice")
     dials = Dials(node)
