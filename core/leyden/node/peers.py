@@ -160,7 +160,8 @@ class PeerManager:
         address = self._addresses.get(node_id)
         if address is None or self.stopping or node_id in self._away or node_id in self._by_node:
             return
-        self._dial(node_id, address)
+        if not self._goes_on(node_id):  # if that comes to nothing, its end is followed by a retry
+            self._dial(node_id, address)
 
     def on_dial_failed(self, node_id: NodeId, error: BaseException) -> None:
         self._dialled(node_id)
