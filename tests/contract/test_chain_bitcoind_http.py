@@ -1,6 +1,7 @@
 """The bitcoind plugin's HTTP: answers in any pieces, connections that end, and what is no bitcoind at all."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -43,6 +44,12 @@ def answer(body: bytes, status: str = "200 OK", extra: str = "") -> bytes:
         f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
+
+
+def reply(request: bytes, result: str, **members: object) -> bytes:
+    """The answer to this question, with other ``members`` where they are given."""
+    told = {"result": json.loads(result), "id": json.loads(request)["id"], **members}
+    return answer(json.dumps({name: value for name, value in told.items() if value is not ...}).encode())
 
 
 def always(*pieces: bytes) -> Handler:
@@ -126,9 +133,8 @@ async def test_a_connection_is_kept_until_the_other_end_says_otherwise() -> None
             while True:
                 await read_request(reader)
                 requests += 1
-                writer.write(
-                    answer(b'{"result":%d,"id":1}' % requests, extra="connection: Close\r\n" * (requests == 3))
-                )
+                closes = "connection: Close\r\n" * (requests == 3)
+                writer.write(answer(b'{"result":%d,"id":%d}' % (requests, requests), extra=closes))
         except asyncio.IncompleteReadError:
             writer.close()
 
@@ -138,7 +144,12 @@ async def test_a_connection_is_kept_until_the_other_end_says_otherwise() -> None
 
 
 async def test_a_kept_connection_that_broke_is_replaced() -> None:
-    async with serving(always(answer(b'{"result":1,"id":1}'))) as client:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, _, body = await read_request(reader)
+        writer.write(reply(body, "1"))
+        writer.close()
+
+    async with serving(handle) as client:
         assert [await client.call("getblockcount") for _ in range(5)] == [1] * 5
 
 
@@ -152,8 +163,8 @@ async def test_what_came_before_a_question_is_no_answer_to_it(early: int) -> Non
         nonlocal connections
         connections += 1
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await read_request(reader)
-            writer.write(answer(b'{"result":1,"id":1}') if connections == 1 else answer(b'{"result":2,"id":1}'))
+            _, _, body = await read_request(reader)
+            writer.write(reply(body, str(connections)))
             if connections == 1:
                 await writer.drain()
                 await answered.wait()
@@ -174,6 +185,78 @@ async def test_what_came_before_a_question_is_no_answer_to_it(early: int) -> Non
                 await asyncio.sleep(0)
         assert await client.call("getblockcount") == 2
     assert connections == 2
+
+
+@pytest.mark.parametrize("wrong", [0, 2, "1", None, ...], ids=str)
+@pytest.mark.parametrize("method", ["call", "call_hex", "batch", "error"])
+async def test_an_answer_to_another_question_is_not_taken(method: str, wrong: object) -> None:
+    """A proxy that mixes answers up: what it has mixed up once, it gives to the next question too."""
+    connections, mixing = 0, False
+    both = asyncio.Barrier(2)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                _, _, body = await read_request(reader)
+                if not mixing:
+                    if connections <= 2:
+                        await both.wait()
+                    writer.write(reply(body, "1"))
+                elif method == "batch":
+                    ids = [question["id"] for question in json.loads(body)]
+                    replies = [{"result": 7, "id": each} for each in (ids[0], wrong) if each is not ...]
+                    writer.write(answer(json.dumps(replies).encode()))
+                elif method == "error":
+                    writer.write(reply(body, "null", id=wrong, error={"code": -27, "message": "already in chain"}))
+                else:
+                    writer.write(reply(body, '"abab"', id=wrong))
+        writer.close()
+
+    async with serving(handle) as client:
+        assert await asyncio.gather(client.call("getblockcount"), client.call("getblockcount")) == [1, 1]
+        mixing = True
+        with pytest.raises(RpcUnavailable, match="another question"):
+            if method == "call_hex":
+                await client.call_hex("getblock")
+            elif method == "batch":
+                await client.batch("getblockhash", [[1], [2]])
+            else:
+                await client.call("getblockhash", 1)
+        mixing = False
+        assert await client.call("getblockcount") == 1
+    assert connections == 3, "nothing that was open then is used again"
+
+
+async def test_a_batch_is_answered_call_by_call() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, _, body = await read_request(reader)
+        ids = [question["id"] for question in json.loads(body)]
+        replies = [{"result": f"of {each}", "id": each} for each in (*ids, ids[0])]
+        writer.write(answer(json.dumps(replies).encode()))
+        writer.close()
+
+    async with serving(handle) as client:
+        with pytest.raises(RpcUnavailable):
+            await client.batch("getblockhash", [[1], [2]])
+
+
+async def test_two_programs_behind_one_proxy_ask_under_other_numbers() -> None:
+    seen: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, _, body = await read_request(reader)
+        seen.append(json.loads(body)["id"])
+        writer.write(reply(body, "1"))
+        writer.close()
+
+    async with serving(handle) as client:
+        for _ in range(2):
+            other = RpcClient(f"http://127.0.0.1:{client._port}", Credentials(user="a", password="b"))
+            assert await other.call("getblockcount") == 1
+            await other.close()
+    assert abs(seen[0] - seen[1]) > 1000
 
 
 @pytest.mark.parametrize(
@@ -247,12 +330,12 @@ async def test_what_stands_before_bitcoind_may_know_json_rpc_alone(refusal: byte
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):
             while True:
-                first, _, _ = await read_request(reader)
+                first, _, body = await read_request(reader)
                 asked.append(first.split()[0])
                 if first.startswith("GET"):
                     writer.write(refusal)
                     break
-                writer.write(answer(b'{"result":"%s","error":null,"id":1}' % raw.hex().encode()))
+                writer.write(reply(body, f'"{raw.hex()}"'))
         writer.close()
 
     async with serving(handle) as client:
