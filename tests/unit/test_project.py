@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import leyden.node
 import pytest
 
@@ -149,6 +150,14 @@ def test_news_fragments_are_of_a_known_kind() -> None:
     for path in (ROOT / "newsfragments").glob("[!.R]*"):
         assert re.fullmatch(rf"[\w+-]+\.({'|'.join(kinds)})\.md", path.name), path.name
         assert path.read_text().strip()
+
+
+@pytest.mark.parametrize("name", ["searching", "repeatable", "in force"])
+def test_no_example_of_a_property_has_a_deadline(name: str) -> None:
+    """Hypothesis calls a test flaky when the machine takes a fifth of a second for something else meanwhile."""
+    profile = hypothesis.settings() if name == "in force" else hypothesis.settings.get_profile(name)
+    assert profile.deadline is None
+    assert hypothesis.HealthCheck.too_slow in profile.suppress_health_check
 
 
 # -- code --------------------------------------------------------------------------------------------------------------

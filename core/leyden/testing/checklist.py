@@ -368,11 +368,16 @@ def _passed(baseline: dict[str, Run], name: str) -> bool:
 def _settle_hypothesis() -> None:
     """The same examples each time, none kept on disk, no time spent on making failures small."""
     try:
-        from hypothesis import Phase, settings
+        from hypothesis import HealthCheck, Phase, settings
     except ImportError:
         return
     settings.register_profile(
-        "checklist", derandomize=True, database=None, deadline=None, phases=(Phase.explicit, Phase.generate)
+        "checklist",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=(Phase.explicit, Phase.generate),
     )
     settings.load_profile("checklist")
 
