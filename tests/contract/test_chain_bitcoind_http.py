@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from leyden.crypto import sha256d
 from leyden.types import BlockHash, LeydenError
-from leyden_bitcoind import Credentials, RpcClient, RpcUnavailable
+from leyden_bitcoind import Credentials, RpcClient, RpcMixedUp, RpcUnavailable
 from leyden_bitcoind.blocks import Blocks
 from leyden_bitcoind.http import LONGEST_BODY, LONGEST_HEAD
 
@@ -22,7 +22,8 @@ async def serving(handler: Handler, path: str = "") -> AsyncIterator[RpcClient]:
     """A client of a server that does ``handler`` with each connection."""
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    client = RpcClient(f"http://127.0.0.1:{port}{path}", Credentials(user="a", password="b"), timeout_seconds=TIMEOUT)
+    credentials = Credentials(user="a", password="b")
+    client = RpcClient(f"http://127.0.0.1:{port}{path}", credentials, timeout_seconds=TIMEOUT, first_id=1)
     try:
         yield client
     finally:
@@ -206,7 +207,7 @@ async def test_an_answer_to_another_question_is_not_taken(method: str, wrong: ob
                     writer.write(reply(body, "1"))
                 elif method == "batch":
                     ids = [question["id"] for question in json.loads(body)]
-                    replies = [{"result": 7, "id": each} for each in (ids[0], wrong) if each is not ...]
+                    replies = [{"result": 7, "id": None if each is ... else each} for each in (ids[0], wrong)]
                     writer.write(answer(json.dumps(replies).encode()))
                 elif method == "error":
                     writer.write(reply(body, "null", id=wrong, error={"code": -27, "message": "already in chain"}))
@@ -217,16 +218,24 @@ async def test_an_answer_to_another_question_is_not_taken(method: str, wrong: ob
     async with serving(handle) as client:
         assert await asyncio.gather(client.call("getblockcount"), client.call("getblockcount")) == [1, 1]
         mixing = True
-        with pytest.raises(RpcUnavailable, match="another question"):
-            if method == "call_hex":
-                await client.call_hex("getblock")
-            elif method == "batch":
-                await client.batch("getblockhash", [[1], [2]])
-            else:
-                await client.call("getblockhash", 1)
+        first, second = [await mixed_up(client, method) for _ in range(2)]
+        assert str(first) == str(second), "one trouble, however often it is tried"
+        assert first.asked != second.asked
+        assert first.named == second.named == (None if wrong is ... else wrong,)
         mixing = False
         assert await client.call("getblockcount") == 1
-    assert connections == 3, "nothing that was open then is used again"
+    assert connections == 4, "nothing that was open then is used again"
+
+
+async def mixed_up(client: RpcClient, method: str) -> RpcMixedUp:
+    with pytest.raises(RpcMixedUp, match="another question") as caught:
+        if method == "call_hex":
+            await client.call_hex("getblock")
+        elif method == "batch":
+            await client.batch("getblockhash", [[1], [2]])
+        else:
+            await client.call("getblockhash", 1)
+    return caught.value
 
 
 async def test_a_batch_is_answered_call_by_call() -> None:
@@ -238,7 +247,7 @@ async def test_a_batch_is_answered_call_by_call() -> None:
         writer.close()
 
     async with serving(handle) as client:
-        with pytest.raises(RpcUnavailable):
+        with pytest.raises(RpcMixedUp):
             await client.batch("getblockhash", [[1], [2]])
 
 

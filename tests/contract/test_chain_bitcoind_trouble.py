@@ -273,7 +273,7 @@ async def test_a_warming_up_bitcoind_says_so() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    rpc = RpcClient(f"http://127.0.0.1:{port}", Credentials(user="a", password="b"))
+    rpc = RpcClient(f"http://127.0.0.1:{port}", Credentials(user="a", password="b"), first_id=1)
     with pytest.raises(RpcUnavailable, match="bitcoind is starting: Loading block index"):
         await rpc.call("getblockcount")
     await rpc.close()

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import secrets
 from binascii import unhexlify
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -28,6 +29,16 @@ class RpcDenied(RpcUnavailable):
     def __init__(self, message: str, *, final: bool) -> None:
         self.final = final
         super().__init__(message)
+
+
+class RpcMixedUp(RpcUnavailable):
+    """An answer that names another question than the one asked, or none: what stands between us and bitcoind mixes
+    answers up. Nothing is taken from it. ``asked`` and ``named`` are ids; the message is the same each time."""
+
+    def __init__(self, asked: Sequence[int], named: Sequence[int | str | None], said: str = "") -> None:
+        self.asked, self.named = tuple(asked), tuple(named)
+        text = "what answers at bitcoind's address answers another question than ours: does a proxy mix answers up?"
+        super().__init__(f"{text} ({said})" if said else text)
 
 
 class RpcRefused(LeydenError):
@@ -78,7 +89,7 @@ class _Error(msgspec.Struct):
 
 
 class _Reply(msgspec.Struct):
-    id: int = 0
+    id: int | str | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: _Error | None = None
 
@@ -88,10 +99,20 @@ _many = msgspec.json.Decoder(list[_Reply])
 
 
 class RpcClient:
-    """Calls by method name. At most ``connections`` requests are under way at once."""
+    """Calls by method name. At most ``connections`` requests are under way at once.
+
+    Questions are numbered from ``first_id`` on, by default a random number: other programs that ask through the same
+    proxy count too, most of them from 1.
+    """
 
     def __init__(
-        self, url: str, credentials: Credentials, *, timeout_seconds: float = 30.0, connections: int = 4
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        timeout_seconds: float = 30.0,
+        connections: int = 4,
+        first_id: int | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None:
@@ -103,23 +124,25 @@ class RpcClient:
         self._idle: list[HttpConnection] = []
         self._busy: set[HttpConnection] = set()
         self._room = asyncio.Semaphore(connections)
-        self._next_id = 0
+        self._next_id = secrets.randbits(48) if first_id is None else first_id
         self._closed = False
 
     async def call(self, method: str, *params: Any) -> Any:
-        """The result, decoded. ``RpcRefused`` with bitcoind's error, ``RpcUnavailable`` when it cannot answer."""
-        return _result(_decoded(*await self._reply(method, params)))
+        """The result, decoded. ``RpcRefused`` with bitcoind's error, ``RpcUnavailable`` when it cannot answer,
+        ``RpcMixedUp`` when the answer belongs to another question."""
+        asked, status, body = await self._reply(method, params)
+        return _result(await self._own(asked, _decoded(status, body)))
 
     async def call_hex(self, method: str, *params: Any) -> bytes:
         """For a result in hexadecimal, as bytes; errors as ``call``. It costs a third of ``call`` for a block."""
-        status, body = await self._reply(method, params)
+        asked, status, body = await self._reply(method, params)
         begin = body.find(_HEX) + len(_HEX)
         end = body.find(b'"', begin) if begin >= len(_HEX) else -1
         if end < 0:  # not as bitcoind writes it
-            digits = _result(_decoded(status, body))
+            digits = _result(await self._own(asked, _decoded(status, body)))
         else:
             # What stands around them goes through the JSON decoder: megabytes of digits need no second look.
-            _result(_decoded(status, body[:begin] + body[end:]))
+            _result(await self._own(asked, _decoded(status, body[:begin] + body[end:])))
             digits = memoryview(body)[begin:end]
         try:
             return unhexlify(digits)
@@ -132,8 +155,23 @@ class RpcClient:
         status, answer = await self._ask("GET", path, b"")
         return answer if status == 200 else None
 
-    async def _reply(self, method: str, params: Sequence[Any]) -> tuple[int, bytearray]:
-        return await self._post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": params})
+    async def _reply(self, method: str, params: Sequence[Any]) -> tuple[int, int, bytearray]:
+        """The id of the question; status and body of what came."""
+        asked = self._id()
+        return asked, *await self._post({"jsonrpc": "2.0", "id": asked, "method": method, "params": params})
+
+    async def _own(self, asked: int, reply: _Reply) -> _Reply:
+        """``reply``, if it is the answer to question ``asked``."""
+        if reply.id != asked:
+            await self._distrust([asked], [reply])
+        return reply
+
+    async def _distrust(self, asked: Sequence[int], replies: Sequence[_Reply]) -> NoReturn:
+        """No kept connection is used again: the answer to this question may still come over one of them."""
+        await self._drop_idle()
+        named = [reply.id for reply in replies if reply.id not in asked] or [reply.id for reply in replies]
+        said = next((clean_text(reply.error.message) for reply in replies if reply.error is not None), "")
+        raise RpcMixedUp(asked, named, said)
 
     async def batch(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
         """One request for many calls of ``method``; results in order. ``RpcRefused`` if one was refused."""
@@ -147,21 +185,24 @@ class RpcClient:
         """One request for many calls, each (method, parameters); results in order, of a refused one the error."""
         if not calls_wanted:
             return []
-        first = self._next_id + 1
-        calls = [{"jsonrpc": "2.0", "id": self._id(), "method": m, "params": p} for m, p in calls_wanted]
+        ids = [self._id() for _ in calls_wanted]
+        calls = [
+            {"jsonrpc": "2.0", "id": asked, "method": m, "params": p}
+            for asked, (m, p) in zip(ids, calls_wanted, strict=True)
+        ]
         status, body = await self._post(calls)
         try:
             replies = _many.decode(body)
         except msgspec.MsgspecError as error:
             raise _not_json(status) from error
         by_id = {reply.id: reply for reply in replies}
-        if by_id.keys() != set(range(first, first + len(calls))):
-            raise RpcUnavailable("bitcoind did not answer each call of a batch")
-        return [_result_or_refusal(by_id[first + place]) for place in range(len(calls))]
+        if len(replies) != len(ids) or by_id.keys() != set(ids):
+            await self._distrust(ids, replies)
+        return [_result_or_refusal(by_id[asked]) for asked in ids]
 
     def _id(self) -> int:
-        self._next_id += 1
-        return self._next_id
+        asked, self._next_id = self._next_id, self._next_id + 1
+        return asked
 
     async def _post(self, message: object) -> tuple[int, bytearray]:
         return await self._ask("POST", self._path, msgspec.json.encode(message))
@@ -223,8 +264,13 @@ class RpcClient:
     async def close(self) -> None:
         """For good: calls under way fail with ``RpcUnavailable``."""
         self._closed = True
+        await self._drop_idle()
+        for connection in tuple(self._busy):
+            await connection.close()
+
+    async def _drop_idle(self) -> None:
         idle, self._idle = self._idle, []
-        for connection in (*idle, *self._busy):
+        for connection in idle:
             await connection.close()
 
 
