@@ -387,7 +387,7 @@ class Noting(RpcClient):
         super().__init__(daemon.url, Credentials(user=daemon.user, password=daemon.password))
         self.methods: list[str] = []
 
-    async def _reply(self, method: str, params: Sequence[Any]) -> tuple[int, bytearray]:
+    async def _reply(self, method: str, params: Sequence[Any]) -> tuple[int, int, bytearray]:
         self.methods.append(method)
         return await super()._reply(method, params)
 
