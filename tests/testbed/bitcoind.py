@@ -4,12 +4,14 @@ The packaged build is Bitcoin Knots with Core's policy switched on: a regtest en
 """
 
 import base64
+import http.client
 import json
 import os
 import shlex
 import shutil
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -26,6 +28,10 @@ PACKAGES = (
     *("libevent-core-2.1-7t64", "libevent-extra-2.1-7t64", "libevent-pthreads-2.1-7t64"),
     *("libstdc++6", "libzmq5", "libzstd1", "zlib1g"),
 )
+
+
+BUSY = 503
+"""The HTTP status of a daemon whose queue of calls is full. It has not even begun with this one."""
 
 
 class RpcError(Exception):
@@ -138,15 +144,27 @@ class Bitcoind:
         return self
 
     def _answers(self) -> bool:
+        """And has done what it does behind its first answers: its mempool loaded, transactions looked up."""
         try:
-            self.rpc("getblockchaininfo")
+            indexes = self.rpc("getindexinfo").values()
+            return bool(self.rpc("getmempoolinfo")["loaded"]) and all(index["synced"] for index in indexes)
         except (OSError, RpcError):
             if not self._program.runs:
                 raise Unavailable(f"bitcoind does not start: {self._program.log_tail(5)}") from None
             return False
-        return True
 
     def rpc(self, method: str, *params: Any, wallet: str | None = None) -> Any:
+        """What bitcoind answers, ``RpcError`` if it refuses, ``OSError`` if it is not there or is gone meanwhile."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._ask(method, params, wallet)
+            except RpcError as error:
+                if error.code != BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _ask(self, method: str, params: tuple[Any, ...], wallet: str | None) -> Any:
         wallet = wallet or self.wallet
         path = "" if wallet is None else f"/wallet/{wallet}"
         body = json.dumps({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).encode()
@@ -164,6 +182,8 @@ class Bitcoind:
                 answer = json.loads(said)
             except ValueError:  # a cookie of its last life, or too many calls at once
                 raise RpcError(error.code, said.decode(errors="replace") or error.reason) from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise ConnectionError(f"bitcoind broke off its answer to {method}: {error!r}") from error
         if answer["error"] is not None:
             raise RpcError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -10,7 +11,7 @@ from threading import Event
 import pytest
 
 from tests.testbed import cache, program
-from tests.testbed.bitcoind import Bitcoind, free_port
+from tests.testbed.bitcoind import Bitcoind, RpcError, free_port
 from tests.testbed.lnd_rest import Rest
 from tests.testbed.peer_program import DATA_LOST, PeerDied, PeerProgram
 
@@ -137,6 +138,47 @@ def test_a_program_that_does_not_end_politely_is_killed(tmp_path: Path, monkeypa
     assert deaf.runs
     deaf.end()
     assert not deaf.started
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[Callable[..., Bitcoind]]:
+    """A bitcoind that gives these HTTP answers, each on a connection of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve(answers: Sequence[bytes]) -> None:
+            for answer in answers:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 " + answer)
+
+        def script(*answers: bytes) -> Bitcoind:
+            daemon = Bitcoind(tmp_path / "bitcoind")
+            daemon.port = server.getsockname()[1]
+            pool.submit(serve, answers)
+            return daemon
+
+        yield script
+
+
+def test_a_bitcoind_that_is_busy_is_asked_again(scripted: Callable[..., Bitcoind]) -> None:
+    """It has more to do for the peers than it lets wait, and has not begun with the call."""
+    busy = b"503 Service Unavailable\r\nContent-Length: 25\r\n\r\nWork queue depth exceeded"
+    found = b'200 OK\r\nContent-Length: 25\r\n\r\n{"result":7,"error":null}'
+    assert scripted(busy, busy, found).rpc("getblockcount") == 7
+
+
+def test_a_bitcoind_that_refuses_is_not_asked_again(scripted: Callable[..., Bitcoind]) -> None:
+    refusal = b'{"result":null,"error":{"code":-8,"message":"out of range"}}'
+    said = b"500 Internal Server Error\r\nContent-Length: %d\r\n\r\n" % len(refusal) + refusal
+    with pytest.raises(RpcError, match=r"out of range \(code -8\)"):
+        scripted(said).rpc("getblockhash", 1)
+
+
+@pytest.mark.parametrize("said", [b'200 OK\r\nContent-Length: 99\r\n\r\n{"result', b'200 OK\r\n\r\n{"result', b""])
+def test_a_bitcoind_that_breaks_off_is_gone(said: bytes, scripted: Callable[..., Bitcoind]) -> None:
+    with pytest.raises(OSError):
+        scripted(said).rpc("getblockcount")
 
 
 @pytest.mark.parametrize("answer", [b'{"a', b"5\r\nhalf"])
