@@ -416,14 +416,19 @@ async def test_a_block_is_told_at_once_and_not_fetched_again(fresh: Callable[...
 async def heard_of(daemon: Bitcoind, reader: Reader, news: News, height: int) -> int:
     """Mine until a block came by ZMQ: a subscription takes a moment that nobody can see the end of. The new height."""
     while b"rawblock" not in news._counters:
-        height += 1
-        waiting = asyncio.ensure_future(reader.synced(height))
-        await asyncio.to_thread(daemon.mine)
-        while not waiting.done():
-            news.wake()
-            await asyncio.wait([waiting], timeout=0.2)
-        await waiting
+        height = await one_more(daemon, reader, news, height)
     return height
+
+
+async def one_more(daemon: Bitcoind, reader: Reader, news: News, height: int) -> int:
+    """Mine one, and wait for it however it comes. The new height."""
+    waiting = asyncio.ensure_future(reader.synced(height + 1))
+    await asyncio.to_thread(daemon.mine)
+    while not waiting.done():
+        news.wake()
+        await asyncio.wait([waiting], timeout=0.2)
+    await waiting
+    return height + 1
 
 
 async def test_without_zmq_polling_goes_on_and_somebody_is_told(fresh: Callable[..., Bitcoind]) -> None:
@@ -443,22 +448,36 @@ Published = tuple[News, Callable[[bytes, bytes, int], None]]
 @pytest.fixture
 async def published(tmp_path: Path) -> AsyncIterator[Published]:
     """Subscribed news, and what publishes to them."""
+    address = f"ipc://{tmp_path}/news"
+    async with publishing(address) as (news, publish):
+        yield news, lambda topic, body, counter: publish(address, topic, body, counter)
+
+
+@asynccontextmanager
+async def publishing(*addresses: str) -> AsyncIterator[tuple[News, Callable[[str, bytes, bytes, int], None]]]:
+    """News that are subscribed to these addresses, and what publishes at one of them."""
     context = zmq.Context()
-    socket = context.socket(zmq.XPUB)  # as PUB, and it is told of who subscribes
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RCVTIMEO, TIMEOUT * 1000)
-    socket.bind(f"ipc://{tmp_path}/news")
-    news = News([f"ipc://{tmp_path}/news"])
+    news = News(addresses)
+    sockets = {}
+    for address in addresses:
+        sockets[address] = socket = context.socket(zmq.XPUB)  # as PUB, and it is told of who subscribes
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, TIMEOUT * 1000)
+        socket.bind(address)
     news.open()
-    assert {await asyncio.to_thread(socket.recv) for _ in TOPICS} == {b"\x01" + topic for topic in TOPICS}
+    for socket in sockets.values():
+        assert {await asyncio.to_thread(socket.recv) for _ in TOPICS} == {b"\x01" + topic for topic in TOPICS}
 
-    def publish(topic: bytes, body: bytes, counter: int) -> None:
-        socket.send_multipart((topic, body, counter.to_bytes(4, "little")))
+    def publish(address: str, topic: bytes, body: bytes, counter: int) -> None:
+        sockets[address].send_multipart((topic, body, counter.to_bytes(4, "little")))
 
-    yield news, publish
-    news.close()
-    socket.close()
-    context.term()
+    try:
+        yield news, publish
+    finally:
+        news.close()
+        for socket in sockets.values():
+            socket.close()
+        context.term()
 
 
 async def test_lost_messages_are_noticed_by_the_counter(published: Published) -> None:
@@ -519,6 +538,28 @@ async def test_counters_begin_again_when_bitcoind_does(published: Published) -> 
             publish(b"sequence", bytes(32) + b"C", number)
             assert await news.wait(TIMEOUT)
     assert (news.lost, [entry["event"] for entry in logs]) == (1, ["zmq_messages_lost"])
+
+
+async def test_each_address_counts_for_itself(tmp_path: Path) -> None:
+    """Bitcoind counts the messages of a topic for each address where it publishes it."""
+    first, second = (f"ipc://{tmp_path}/{name}" for name in ("first", "second"))
+    async with publishing(first, second) as (news, publish):
+        with structlog.testing.capture_logs() as logs:
+            for number in range(10, 15):
+                for address, counter in ((first, number), (second, number - 8)):
+                    publish(address, b"hashblock", bytes(32), counter)
+                    assert await news.wait(TIMEOUT)
+        assert (news.lost, logs) == (0, [])
+        with structlog.testing.capture_logs() as logs:
+            publish(second, b"hashblock", bytes(32), 9)  # after 6
+            assert await news.wait(TIMEOUT)
+        assert news.lost == 2
+        assert [(entry["event"], entry["address"]) for entry in logs] == [("zmq_messages_lost", second)]
+
+
+async def test_an_address_that_is_given_twice_is_one(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/news"
+    assert News([address, address]).addresses == (address,)
 
 
 async def test_a_flood_of_messages_leaves_time_for_everybody_else() -> None:
