@@ -415,7 +415,7 @@ async def test_a_block_is_told_at_once_and_not_fetched_again(fresh: Callable[...
 
 async def heard_of(daemon: Bitcoind, reader: Reader, news: News, height: int) -> int:
     """Mine until a block came by ZMQ: a subscription takes a moment that nobody can see the end of. The new height."""
-    while b"rawblock" not in news._counters:
+    while (news.addresses[0], b"rawblock") not in news._counters:
         height = await one_more(daemon, reader, news, height)
     return height
 
@@ -488,7 +488,7 @@ async def test_lost_messages_are_noticed_by_the_counter(published: Published) ->
     publish(b"sequence", block, 7)
     assert await news.wait(TIMEOUT)
     publish(b"sequence", bytes(32) + b"A" + bytes(8), 8)
-    while news._counters[b"sequence"] != 9:
+    while news._counters[news.addresses[0], b"sequence"] != 9:
         assert not await news.wait(0.05)  # of the mempool: nothing to look at
     assert news.lost == 0
     with structlog.testing.capture_logs() as logs:
@@ -518,7 +518,7 @@ async def test_a_message_that_comes_as_a_wait_ends_is_not_lost(published: Publis
             number += 1
             await waiting
     async with asyncio.timeout(TIMEOUT):
-        while news._counters.get(b"sequence") != number:
+        while news._counters.get((news.addresses[0], b"sequence")) != number:
             await news.wait(0.05)
     assert news.lost == 0
 
@@ -530,7 +530,7 @@ async def test_counters_begin_again_when_bitcoind_does(published: Published) -> 
         for number in (7, 0, 1):
             publish(b"sequence", bytes(32) + b"A" + bytes(8), number)
         assert await news.wait(TIMEOUT)
-        while news._counters[b"sequence"] != 2:
+        while news._counters[news.addresses[0], b"sequence"] != 2:
             await news.wait(0.05)
     assert (news.lost, logs) == (0, [])
     with structlog.testing.capture_logs() as logs:
@@ -562,6 +562,29 @@ async def test_an_address_that_is_given_twice_is_one(tmp_path: Path) -> None:
     assert News([address, address]).addresses == (address,)
 
 
+async def test_a_bitcoind_that_publishes_at_two_addresses(fresh: Callable[..., Bitcoind], tmp_path: Path) -> None:
+    """It brings every block twice, which is nothing lost and nothing new."""
+    more = f"ipc://{tmp_path}/more"
+    own = fresh(options=(f"-zmqpubrawblock={more}", f"-zmqpubsequence={more}"))
+    own.make_wallet()
+    news = News([own.zmq, more])
+    with structlog.testing.capture_logs() as logs:
+        async with reading(BitcoindNode(Noting(own), Network.REGTEST, news, poll_seconds=3600), 110) as reader:
+            await reader.synced(110)
+            height = 110
+            while len(raws := [key for key in news._counters if key[1] == b"rawblock"]) < 2:
+                height = await one_more(own, reader, news, height)
+            assert {address for address, _ in raws} == {own.zmq, more}
+            for _ in range(20):
+                height = await one_more(own, reader, news, height)
+            async with asyncio.timeout(TIMEOUT):
+                while len({news._counters[key] for key in raws}) != 1:
+                    await asyncio.sleep(0.01)
+            assert reader.heights() == list(range(110, height + 1))
+    assert news.lost == 0
+    assert "zmq_messages_lost" not in [entry["event"] for entry in logs]
+
+
 async def test_a_flood_of_messages_leaves_time_for_everybody_else() -> None:
     """Bitcoind tells of every transaction when it loads its mempool; what has arrived is received without waiting."""
 
@@ -575,7 +598,7 @@ async def test_a_flood_of_messages_leaves_time_for_everybody_else() -> None:
             return [b"sequence", bytes(32) + b"A" + bytes(8), (1000 - self.left).to_bytes(4, "little")]
 
     flood, news = Flood(), News([])
-    listening = asyncio.ensure_future(news._listen(flood))
+    listening = asyncio.ensure_future(news._listen("ipc://flood", flood))
     pauses = []
     while not listening.done():
         before = flood.left

@@ -28,15 +28,21 @@ RAW_BLOCK_SECONDS = 0.2
 
 
 class News:
-    """Waits for a message or for time to pass; keeps the newest blocks that came along."""
+    """Waits for a message or for time to pass; keeps the newest blocks that came along.
+
+    Each address has a socket of its own: bitcoind counts the messages of a topic for each address where it publishes
+    it, and a message does not tell where it came from.
+    """
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = tuple(addresses)
+        self._addresses = tuple(dict.fromkeys(addresses))
         self._context: zmq.asyncio.Context | None = None
-        self._socket: zmq.asyncio.Socket | None = None
-        self._counters: dict[bytes, int] = {}
+        self._sockets: list[zmq.asyncio.Socket] = []
+        self._counters: dict[tuple[str, bytes], int] = {}
+        """The number that comes next, by address and topic."""
+        self._brings_blocks = False
         self._blocks: OrderedDict[BlockHash, bytes] = OrderedDict()
-        self._listening: asyncio.Task[None] | None = None
+        self._listening: list[asyncio.Task[None]] = []
         self._announced: BlockHash | None = None
         """By ``sequence`` or ``hashblock``: bitcoind sends ``rawblock`` a moment after that."""
         self._woken = asyncio.Event()
@@ -48,31 +54,32 @@ class News:
         return self._addresses
 
     def open(self) -> None:
-        if not self._addresses or self._socket is not None:
+        if not self._addresses or self._context is not None:
             return
         self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        for topic in TOPICS:
-            self._socket.subscribe(topic)
         for address in self._addresses:
-            self._socket.connect(address)
-        self._listening = asyncio.ensure_future(self._listen(self._socket))
+            socket = self._context.socket(zmq.SUB)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+            for topic in TOPICS:
+                socket.subscribe(topic)
+            socket.connect(address)
+            self._sockets.append(socket)
+            self._listening.append(asyncio.ensure_future(self._listen(address, socket)))
 
-    async def _listen(self, socket: zmq.asyncio.Socket) -> None:
+    async def _listen(self, address: str, socket: zmq.asyncio.Socket) -> None:
         """One reader, which nothing but ``close`` ends: a receive that is cancelled may take a message with it."""
         while True:
             for _ in range(READ_AT_ONCE):
-                if self._note(await socket.recv_multipart()):
+                if self._note(address, await socket.recv_multipart()):
                     self._woken.set()
             await asyncio.sleep(0)  # what has arrived is received without waiting: everybody else has a turn too
 
     async def wait(self, seconds: float) -> bool:
         """True when a message about blocks came, or ``wake`` was called, before ``seconds`` had passed."""
         heard = await self._woken_within(seconds)
-        if self._announced is not None and b"rawblock" in self._counters:
+        if self._announced is not None and self._brings_blocks:
             await self._await_block(self._announced)
         self._announced = None
         self._woken.clear()
@@ -81,7 +88,7 @@ class News:
     async def _await_block(self, block_hash: BlockHash) -> None:
         """It is worth a moment: else the same block would be fetched."""
         until = asyncio.get_running_loop().time() + RAW_BLOCK_SECONDS
-        while block_hash not in self._blocks and self._socket is not None:
+        while block_hash not in self._blocks and self._sockets:
             self._woken.clear()
             if not await self._woken_within(until - asyncio.get_running_loop().time()):
                 return
@@ -108,14 +115,15 @@ class News:
         children = [raw for raw in self._blocks.values() if raw[4:36] == tip]
         return children[0] if len(children) == 1 else None
 
-    def _note(self, frames: Sequence[bytes]) -> bool:
+    def _note(self, address: str, frames: Sequence[bytes]) -> bool:
         """Count it; whether it concerns blocks (mempool news on ``sequence`` does not) or one may have been lost."""
         if len(frames) != 3 or len(frames[2]) != 4:
             return True
         topic, body, counter = frames
         number = int.from_bytes(counter, "little")
-        expected = self._counters.get(topic, number)
-        self._counters[topic] = number + 1
+        expected = self._counters.get((address, topic), number)
+        self._counters[address, topic] = number + 1
+        self._brings_blocks |= topic == b"rawblock"
         if topic == b"rawblock" and len(body) > HEADER_LENGTH:
             self._blocks[BlockHash(sha256d(body[:HEADER_LENGTH]))] = body
             while len(self._blocks) > KEPT_BLOCKS:
@@ -124,7 +132,8 @@ class News:
             missed = number - expected if number > expected else number  # it begins at 0 when bitcoind starts
             if missed:
                 self.lost += missed
-                log.warning("zmq_messages_lost", topic=topic.decode("ascii", "replace"), messages=missed)
+                name = topic.decode("ascii", "replace")
+                log.warning("zmq_messages_lost", address=address, topic=name, messages=missed)
             return True
         if topic == b"hashblock" or (topic == b"sequence" and body[32:33] == b"C"):
             self._announced = BlockHash(body[31::-1])
@@ -132,12 +141,11 @@ class News:
 
     def close(self) -> None:
         self.wake()
-        if self._listening is not None:
-            self._listening.cancel()
-            self._listening = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        for listening in self._listening:
+            listening.cancel()
+        for socket in self._sockets:
+            socket.close()
+        self._listening, self._sockets = [], []
         if self._context is not None:
             self._context.term()
             self._context = None
