@@ -1,0 +1,182 @@
+"""A payment on chain of which another transaction takes a coin: its other coins are held while the payment may still
+come back, and not a block longer."""
+
+import pytest
+from leyden.bitcoin import Network, Transaction, TxOut, decode_address, p2wsh
+from leyden.hooks.signing import SignPsbt, SpendPurpose
+from leyden.hooks.types import CoinState, FundedTransaction
+from leyden.node import Node
+from leyden.node.opening import signed_transaction
+from leyden.node.txtracker import RETAINED_DEPTH
+from leyden.types import FeeRatePerKw, OutPoint, Sat, Txid
+
+from tests.scenario.conftest import World, until
+
+STRANGER = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"
+RATE = FeeRatePerKw(2000)
+TAKEN, OTHER, THIRD = Sat(2_000_000), Sat(1_000_000), Sat(400_000)
+SENT = Sat(2_500_000)
+
+
+class Scene:
+    """Alice has three coins, and a transaction that takes one of them lies ready while she pays with two."""
+
+    def __init__(self, world: World, alice: Node, conflict: Transaction) -> None:
+        self.world = world
+        self.alice = alice
+        self.conflict = conflict
+
+    @classmethod
+    async def begin(cls, world: World) -> "Scene":
+        alice = await world.start("alice")
+        for amount in (TAKEN, OTHER, THIRD):
+            script = decode_address(await alice.new_address(), Network.REGTEST)
+            world.chain.faucet(script, amount)
+        await world.mine(1)
+        await until(lambda: len(alice.coins()) == 3)
+        return cls(world, alice, await sign(alice, [coin(alice, TAKEN)], Sat(1_900_000)))
+
+    async def pay(self) -> Txid:
+        return await self.alice.send_coins(STRANGER, SENT, coins=[coin(self.alice, TAKEN), coin(self.alice, OTHER)])
+
+    async def double_spend(self) -> None:
+        """The block has the other transaction; no mempool has ours."""
+        await self.world.mine(0)
+        self.forget()
+        self.world.chain.mine_block([self.conflict])
+        await self.world.mine(0)
+
+    def forget(self) -> None:
+        self.world.chain.mempool.keep_only({})
+
+    async def restart(self) -> None:
+        await self.world.stop(self.alice)
+        self.alice = await self.world.start("alice")
+
+    def states(self) -> dict[int, CoinState]:
+        """Of the coins that Alice began with."""
+        return {each.value: each.state for each in self.alice.coins() if each.value in (TAKEN, OTHER, THIRD)}
+
+    def claims(self) -> tuple[str, ...]:
+        return self.alice.core.services.wallet.claims()
+
+
+def coin(node: Node, value: Sat) -> OutPoint:
+    return next(each.outpoint for each in node.coins() if each.value == value)
+
+
+async def sign(node: Node, coins: list[OutPoint], amount: Sat) -> Transaction:
+    """A payment to a stranger that the node forgets to have made."""
+    core = node.core
+
+    def build() -> FundedTransaction:
+        wallet, outputs = core.services.wallet, [TxOut(value=amount, script=p2wsh(b"\x51"))]
+        funded, changes = wallet.fund("test", outputs, RATE, core.chain.height, coins=coins)
+        core.engine.journal.merge(changes)
+        core.engine.journal.merge(wallet.release("test"))
+        return funded
+
+    funded = await node._calls.call(build)
+    request = SignPsbt(request_id="test", psbt=funded.psbt, purpose=SpendPurpose.WITHDRAWAL)
+    return signed_transaction(funded, await core.services.onchain_signer.sign_psbt(request))
+
+
+@pytest.mark.parametrize("restart", [(), ("waiting",), ("taken",), ("deep",), ("waiting", "taken", "deep")], ids=str)
+async def test_the_other_coins_are_held_until_nothing_brings_it_back(world: World, restart: tuple[str, ...]) -> None:
+    scene = await Scene.begin(world)
+    await scene.pay()
+    if "waiting" in restart:
+        await scene.restart()
+    assert scene.states() == {THIRD: CoinState.FREE}
+    await scene.double_spend()
+    if "taken" in restart:
+        await scene.restart()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+    await world.mine(RETAINED_DEPTH - 2)
+    if "deep" in restart:
+        await scene.restart()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+    assert len(scene.claims()) == 1
+    await world.mine(1)
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+    assert scene.claims() == ()
+    await scene.restart()
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+    # They pay for something else.
+    txid = await scene.alice.send_coins(STRANGER, Sat(1_300_000), coins=[coin(scene.alice, v) for v in (OTHER, THIRD)])
+    await world.mine(1)
+    assert {entry["txid"]: entry["confirmed_height"] for entry in scene.alice.transactions()} == {
+        txid[::-1].hex(): world.chain.height
+    }
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_reorg_before_that_brings_the_payment_back(world: World, restart: bool) -> None:
+    scene = await Scene.begin(world)
+    txid = await scene.pay()
+    await scene.double_spend()
+    await world.mine(RETAINED_DEPTH - 2)
+    if restart:
+        await scene.restart()
+    world.chain.reorg(RETAINED_DEPTH - 1, forget=True)
+    scene.forget()
+    await world.mine(0)
+    await until(lambda: world.chain.find_transaction(txid) is not None)  # it is broadcast again
+    await world.mine(1)
+    if restart:
+        await scene.restart()
+    assert scene.states() == {THIRD: CoinState.FREE}
+    await world.mine(RETAINED_DEPTH)
+    assert scene.states() == {THIRD: CoinState.FREE}
+    assert scene.claims() == ()
+    balance = scene.alice.wallet_balance()
+    assert TAKEN + OTHER + THIRD - SENT - 3000 < balance.free < TAKEN + OTHER + THIRD - SENT
+    assert balance.locked == 0
+
+
+async def test_what_was_paid_with_its_change_ends_with_it(world: World) -> None:
+    """And holds its coins as long: it may come back with what it builds on."""
+    scene = await Scene.begin(world)
+    await scene.pay()
+    (change,) = [each for each in scene.alice.coins() if not each.height]
+    await scene.alice.send_coins(STRANGER, Sat(800_000), coins=[change.outpoint, coin(scene.alice, THIRD)])
+    await scene.double_spend()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.LOCKED}
+    await world.mine(RETAINED_DEPTH - 2)
+    await scene.restart()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.LOCKED}
+    await world.mine(1)
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+    assert scene.claims() == ()
+
+
+async def test_a_payment_with_a_raised_fee_frees_its_coins_too(world: World) -> None:
+    scene = await Scene.begin(world)
+    txid = await scene.pay()
+    await scene.alice.bump(txid, FeeRatePerKw(5000))
+    await scene.double_spend()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+    await world.mine(RETAINED_DEPTH - 1)
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+    assert scene.claims() == ()
+
+
+async def test_a_claim_that_took_the_coin_over_is_kept(world: World) -> None:
+    """Nobody's claim ends but that of the transaction that ended."""
+    scene = await Scene.begin(world)
+    await scene.pay()
+    await scene.double_spend()
+    (held,) = scene.claims()
+    core = scene.alice.core
+
+    def another() -> None:
+        wallet, outputs = core.services.wallet, [TxOut(value=Sat(100_000), script=p2wsh(b"\x51"))]
+        core.engine.journal.merge(wallet.release(held))
+        coins = [coin(scene.alice, OTHER)]
+        core.engine.journal.merge(wallet.fund("another", outputs, RATE, core.chain.height, coins=coins)[1])
+
+    await scene.alice._calls.call(another)
+    await world.mine(RETAINED_DEPTH - 1)
+    assert scene.alice.transactions() == []
+    assert scene.claims() == ("another",)
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
