@@ -78,9 +78,23 @@ class Liar:
             writer.close()
             return
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self.connections += 1
+        try:
+            upstream = await asyncio.open_connection("127.0.0.1", self.server.port, limit=1 << 26)
+        except (OSError, asyncio.CancelledError):  # the real server is away, or we hang up at this very moment
+            await _close(writer)
+            return
+        await self._pass_on(reader, writer, *upstream)
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
         asked: dict[int, tuple[str, list[Any]]] = {}
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.server.port, limit=1 << 26)
         answering = asyncio.ensure_future(self._answer(up_reader, writer, asked))
         try:
             while line := await reader.readline():
@@ -94,12 +108,7 @@ class Liar:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
             for end in (writer, up_writer):
-                end.close()
-                try:
-                    await end.wait_closed()
-                except OSError:
-                    pass
-            self._tasks.discard(task)
+                await _close(end)
 
     async def _answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[int, tuple[str, list[Any]]]
@@ -136,6 +145,14 @@ class Liar:
             if isinstance(part, Raw):
                 return part
         return json.dumps(message).encode() + b"\n"
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except OSError:
+        pass
 
 
 async def _told(lie: Lying, method: str, params: list[Any], answer: Any) -> Any:

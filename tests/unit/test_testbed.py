@@ -1,5 +1,6 @@
 """The test bed itself: ports that stay ours, programs that are fetched or built once, whoever asks for them."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -7,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
-from tests.testbed import cache, program
+from tests.testbed import cache, electrum_liar, program
 from tests.testbed.bitcoind import Bitcoind, RpcError, free_port
+from tests.testbed.electrum_server import ElectrumServer
 from tests.testbed.lnd_rest import Rest
 from tests.testbed.peer_program import DATA_LOST, PeerDied, PeerProgram
 
@@ -179,6 +182,31 @@ def test_a_bitcoind_that_refuses_is_not_asked_again(scripted: Callable[..., Bitc
 def test_a_bitcoind_that_breaks_off_is_gone(said: bytes, scripted: Callable[..., Bitcoind]) -> None:
     with pytest.raises(OSError):
         scripted(said).rpc("getblockcount")
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_proxy_hangs_up_on_who_is_just_connecting(
+    away: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it dials the real server itself, which may not even be there."""
+    connect, dialled, go_on = asyncio.open_connection, asyncio.Event(), asyncio.Event()
+
+    async def dial(*address: Any, **options: Any) -> Any:
+        dialled.set()
+        await go_on.wait()
+        raise ConnectionRefusedError
+
+    liar = await electrum_liar.Liar(ElectrumServer(tmp_path, Bitcoind(tmp_path))).start()
+    monkeypatch.setattr(asyncio, "open_connection", dial)
+    reader, writer = await connect("127.0.0.1", liar.port)
+    async with asyncio.timeout(60):
+        await dialled.wait()
+        if away:
+            go_on.set()
+        await liar.stop()
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.parametrize("answer", [b'{"a', b"5\r\nhalf"])
