@@ -138,14 +138,29 @@ class Story:
         except TimeoutError:
             raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
 
+    async def at_once(self, reached: Callable[[], object], what: str) -> None:
+        """As ``until``, for what passes as fast as messages come and go: it is looked at in every turn of our loop."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not reached():
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
+
+    async def ended(self, paying: Sequence["asyncio.Future[T]"]) -> list[T]:
+        """What our payments came to, once all have ended."""
+        await self.until(lambda: all(payment.done() for payment in paying), "our payments have ended")
+        return [await payment for payment in paying]
+
     def picture(self) -> str:
         """Both sides, for a failing scenario."""
-        lines = [f"ours: {channel}" for channel in self.node.channels()]
-        lines += [f"our transactions: {self.node.transactions()}"]
+        lines = []
         try:
+            lines += [f"ours: {channel}" for channel in self.node.channels()]
+            lines += [f"our transactions: {self.node.transactions()}"]
             lines += [f"theirs: {channel}" for channel in self.theirs()]
         except Exception as error:
-            lines.append(f"theirs: {error}")
+            lines.append(f"no more can be seen: {error}")
         return "\n".join([*lines, "the peer's log:", self.peer.log_tail(15)])
 
     # -- chain -------------------------------------------------------------------------------------------------------
@@ -307,19 +322,19 @@ class Story:
     async def reconnect(self, *channels: "Chan") -> None:
         """Whoever dials first: connected again, and every channel usable."""
         await self.until(self.agree_on_connection, "the lost connection is noticed")
-        if self.connection is None:
-            await self.connect()
+        await self.until_we(self.connect_again, "we are connected again")
         await self.connected()
         for channel in channels:
             await channel.usable()
 
-    async def connect_again(self) -> None:
-        """Connected, by whoever; the peer may hang up at once."""
+    async def connect_again(self) -> bool:
+        """Whether we are connected, by whoever; the peer may hang up at once."""
         if self.connection is None:
             try:
                 await self.node.connect(self.peer_id, self.peer.host, self.peer.port)
             except LeydenError:
-                pass  # it dialled us meanwhile, or was quick to end it
+                pass  # it dialled us meanwhile, was quick to end it, or has just begun to listen
+        return self.connection is not None
 
     def agree_on_connection(self) -> bool:
         """Both sides agree on whether they are connected."""
@@ -490,7 +505,9 @@ class Chan:
         self.funding = funding
 
     def ours(self) -> ChannelView:
-        return next(c for c in self.story.node.channels() if c.channel_id == self.channel_id.hex())
+        found = [c for c in self.story.node.channels() if c.channel_id == self.channel_id.hex()]
+        assert found, "our node has this channel no more"
+        return found[0]
 
     def theirs(self) -> PeerChannel | None:
         return next((c for c in self.story.theirs() if c.funding == self.funding), None)
@@ -498,15 +515,15 @@ class Chan:
     async def is_usable(self, seconds: float) -> bool:
         return await self.story.becomes(self._both_usable, seconds)
 
-    def _both_usable(self) -> bool:
-        theirs = self.theirs()
-        return self.ours().usable and theirs is not None and theirs.usable
+    def _both_usable(self) -> tuple[ChannelView, PeerChannel] | None:
+        ours, theirs = self.ours(), self.theirs()
+        return (ours, theirs) if ours.usable and theirs is not None and theirs.usable else None
 
     async def usable(self) -> tuple[ChannelView, PeerChannel]:
-        await self.story.until(self._both_usable, "the channel is usable on both sides")
-        theirs = self.theirs()
-        assert theirs is not None
-        return self.ours(), theirs
+        """Both sides as they were seen then."""
+        found = await self.story.until(self._both_usable, "the channel is usable on both sides")
+        assert found is not None
+        return found
 
     def in_flight(self) -> int:
         """HTLCs that both sides have."""
