@@ -3,7 +3,6 @@
 import threading
 import time
 from concurrent.futures import Future
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ class ElectrumPeer:
     def _close_quietly(self, funding: str) -> None:
         try:
             self.electrum.rpc("close_channel", timeout=60, channel_point=funding)
-        except (OSError, HTTPException, ElectrumError, ValueError):
+        except (OSError, ElectrumError):
             pass  # the chain tells; the daemon may be killed over its answer
 
     # -- payments ------------------------------------------------------------------------------------------------------

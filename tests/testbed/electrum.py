@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ class Electrum:
                 raise AssertionError(f"Electrum takes too long {what}: {self._tail()}")
             time.sleep(0.05)
 
-    def rpc(self, method: str, *, timeout: float = 60.0, **params: Any) -> Any:
-        """One command. ``ElectrumError`` with its reason if it refuses."""
+    def rpc(self, method: str, *, timeout: float = PATIENCE, **params: Any) -> Any:
+        """One command. ``ElectrumError`` with its reason if it refuses; ``OSError`` while nobody answers."""
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
         url = f"http://127.0.0.1:{self.rpc_port}/"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -154,7 +155,10 @@ class Electrum:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
-            raise ElectrumError(f"{method}: HTTP {error.code}") from error
+            with error:
+                raise ElectrumError(f"{method}: HTTP {error.code}") from None
+        except (HTTPException, ValueError) as error:  # half an answer of one that ends
+            raise ConnectionError(f"{method}: {error!r}") from None
         refused = answer.get("error")
         if refused is not None:
             data = refused.get("data")
@@ -198,7 +202,7 @@ class Electrum:
             return
         try:
             self.rpc("stop", timeout=5)
-        except (OSError, ElectrumError, ValueError):
+        except (OSError, ElectrumError):
             process.terminate()
         try:
             process.wait(PATIENCE)

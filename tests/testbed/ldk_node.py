@@ -25,6 +25,8 @@ SOURCES = Path(__file__).parent / "ldk_node"
 PROGRAM = "ldk-node-peer"
 BUILD_SECONDS = 2400
 START_SAT_PER_KW = 1250
+LOOKS_AGAIN = ("FeerateEstimationUpdateTimeout", "FeerateEstimationUpdateFailed", "TxSyncTimeout", "TxSyncFailed")
+"""Why it could not follow the chain just now, as it would say every few seconds while bitcoind is slow to answer."""
 
 
 def command() -> list[str]:
@@ -79,6 +81,15 @@ class LdkNode(PeerProgram):
         packages = tomllib.loads((SOURCES / "Cargo.lock").read_text())["package"]
         versions = {package["name"]: package["version"] for package in packages}
         return f"{versions['ldk-node']} (lightning {versions['lightning']})"
+
+    def height(self) -> int:
+        """0 when it could not look: it asks for fees first, with five seconds for each, and is asked again."""
+        try:
+            return super().height()
+        except PeerRefused as error:
+            if not any(trouble in str(error) for trouble in LOOKS_AGAIN):
+                raise
+            return 0
 
     def set_feerate(self, sat_per_kw: int) -> None:
         """``update_fee`` follows within a minute: LDK looks once a minute whether a feerate still fits."""
@@ -150,6 +161,7 @@ def forward(url: str, body: bytes, authorization: str) -> tuple[int, bytes]:
         with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return 200, response.read()
     except urllib.error.HTTPError as error:
-        return error.code, error.read()
+        with error:
+            return error.code, error.read()
     except OSError as error:
         return 503, json.dumps({"id": None, "result": None, "error": {"code": -1, "message": str(error)}}).encode()

@@ -29,7 +29,7 @@ class Rest:
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = 60.0) -> Any:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = PATIENCE) -> Any:
         with self._open(method, path, body, timeout) as response, _whole(path):
             return json.load(response)
 
