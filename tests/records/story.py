@@ -17,6 +17,7 @@ from leyden.testing.story import Plan, Story
 from leyden.types import BlockHeight, ChannelId, FeeRatePerKw, Msat, NodeId, PaymentHash, Preimage, Sat
 from leyden_inmemory.manager import InMemoryKeyManager
 
+from tests.scenario.send_kit import broadcast_payment, sign_payment
 from tests.scenario.sim_kit import CAPACITY, PUSH, fund, start_opening
 
 Note = Callable[[bytes, bytes], None]
@@ -25,7 +26,7 @@ Note = Callable[[bytes, bytes], None]
 def tell_all(note: Note) -> None:
     """``note`` gets every row that is written, in order."""
     with tempfile.TemporaryDirectory(prefix="leyden-records-") as folder:
-        for number, tell in enumerate((_whole_story, _force_close)):
+        for number, tell in enumerate((_whole_story, _force_close, _payment)):
             tell(note, Path(folder) / str(number))
     with _noting_pairs(note):
         _too_much_dust()
@@ -105,6 +106,21 @@ def _force_close(note: Note, folder: Path) -> None:
         simulation.reorg(1)
         for _ in range(200):
             simulation.mine(1)
+    finally:
+        simulation.close()
+
+
+def _payment(note: Note, folder: Path) -> None:
+    """On chain: waits, has a block, loses it."""
+    simulation = Simulation(3, folder)
+    try:
+        alice = simulation.add_node("alice")
+        _watch(alice, note)(alice.store)
+        fund(simulation, alice)
+        claim = "send:00112233445566778899aabbccddeeff"
+        broadcast_payment(alice, sign_payment(alice, claim, Sat(100_000)), claim)
+        simulation.mine(2)
+        simulation.reorg(2)
     finally:
         simulation.close()
 

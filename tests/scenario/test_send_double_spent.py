@@ -1,16 +1,22 @@
 """A payment on chain of which another transaction takes a coin: its other coins are held while the payment may still
 come back, and not a block longer."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from leyden.bitcoin import Network, Transaction, TxOut, decode_address, p2wsh
 from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import CoinState, FundedTransaction
-from leyden.node import Node
+from leyden.node import Node, keyspace
 from leyden.node.opening import signed_transaction
 from leyden.node.txtracker import RETAINED_DEPTH
+from leyden.testing.simulation import Crash, Simulation
 from leyden.types import FeeRatePerKw, OutPoint, Sat, Txid
 
 from tests.scenario.conftest import World, until
+from tests.scenario.send_kit import broadcast_payment, forget_claim, sign_payment
+from tests.scenario.sim_kit import FUNDS, fund
 
 STRANGER = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"
 RATE = FeeRatePerKw(2000)
@@ -180,3 +186,132 @@ async def test_a_claim_that_took_the_coin_over_is_kept(world: World) -> None:
     assert scene.alice.transactions() == []
     assert scene.claims() == ("another",)
     assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------------
+
+CLAIM = "send:of the test"
+LAST = RETAINED_DEPTH - 1
+
+
+class Town:
+    """One simulated node, whose payment has lost a coin almost so deep that it is given up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.simulation = Simulation(12, folder / "chain")
+        self.alice = self.simulation.add_node("alice")
+        for _ in range(2):
+            fund(self.simulation, self.alice)
+        first, self.other = (each.outpoint for each in self.alice.core.services.wallet.coins())
+        conflict = sign_payment(self.alice, "conflict", Sat(1_000_000), [first])
+        forget_claim(self.alice, "conflict")
+        self.payment = sign_payment(self.alice, CLAIM, Sat(FUNDS + 1_000_000))
+        assert len(self.payment.inputs) == 2
+        broadcast_payment(self.alice, self.payment, CLAIM)
+        self.simulation.chain.mempool.keep_only({})
+        self.simulation.chain.mine_block([conflict])
+        self.poll()
+
+    def poll(self) -> None:
+        for _ in range(3):
+            if not self.alice.alive:
+                self.alice.start()
+            self.alice.poll_chain()
+            self.simulation.settle()
+
+    def mine(self, count: int) -> None:
+        for _ in range(count):
+            self.simulation.mine(1)
+            self.poll()
+
+    def held(self) -> bool:
+        """Either the payment is tracked and holds its coin, or neither: in memory as on disk."""
+        core = self.alice.core
+        claims = core.services.wallet.claims()
+        (coin,) = [coin for coin in core.services.wallet.coins() if coin.outpoint == self.other]
+        assert (coin.state is CoinState.LOCKED) == bool(claims)
+        assert core.tracker.claims() == frozenset(claims)
+        stored = [key for key in self.alice.disk.rows if key.startswith((keyspace.TRANSACTION, keyspace.WALLET + b"c"))]
+        assert len(stored) == 2 * len(claims), stored
+        return bool(claims)
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    town = Town(tmp_path)
+    yield town
+    town.simulation.close()
+
+
+def test_a_node_that_was_away_frees_the_coins_when_it_is_back(town: Town) -> None:
+    town.alice.kill()
+    town.simulation.chain.mine(LAST - 1)
+    town.poll()
+    assert town.held()
+    town.alice.kill()
+    town.simulation.chain.mine(10)
+    town.poll()
+    assert not town.held()
+
+
+def test_a_failed_commit_frees_nothing_that_is_not_durable(town: Town) -> None:
+    town.mine(LAST - 1)
+    assert town.held()
+    town.alice.store.fail_next()
+    town.simulation.mine(1)
+    assert town.alice.core.engine.degraded
+    town.simulation.advance(3)
+    town.poll()
+    assert not town.alice.core.engine.degraded
+    assert not town.held()
+
+
+@pytest.mark.parametrize("crash", range(4))
+def test_a_crash_at_any_point_of_that_block(town: Town, crash: int) -> None:
+    """The payment is forgotten and its claim ends in one commit, whichever side of it the process dies on."""
+    town.mine(LAST - 1)
+    assert town.held()
+    left = crash
+
+    def die(_name: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            raise Crash
+
+    town.alice.on_point = die
+    town.simulation.chain.mine(1)
+    town.alice.poll_chain()
+    town.simulation.settle()
+    died = not town.alice.alive
+    town.alice.on_point = lambda _name: None
+    if died:
+        town.alice.start()
+        town.held()  # one or the other, and never half of it
+    town.poll()
+    assert not town.held()
+    assert died == (crash < 2), "a commit has two sides"
+
+
+@pytest.mark.parametrize("point", [0, 1])
+def test_a_crash_before_the_payment_is_durable_frees_its_coins(tmp_path: Path, point: int) -> None:
+    """A claim that no tracked transaction names is what a crash left behind; one that is named is kept."""
+    simulation = Simulation(12, tmp_path / "chain")
+    alice = simulation.add_node("alice")
+    fund(simulation, alice)
+    tx = sign_payment(alice, CLAIM, Sat(1_000_000))
+    points: list[str] = []
+
+    def die(name: str) -> None:
+        points.append(name)
+        if len(points) == point + 1:
+            raise Crash
+
+    alice.on_point = die
+    broadcast_payment(alice, tx, CLAIM)
+    assert not alice.alive
+    alice.on_point = lambda _name: None
+    alice.start()
+    assert alice.core.services.wallet.claims() == ((CLAIM,) if point else ())
+    assert alice.core.tracker.is_tracked(tx.txid) == bool(point)
+    simulation.close()

@@ -360,7 +360,8 @@ class Wallet(Protocol):
         ...
 
     def claims(self) -> tuple[str, ...]:
-        """Claims that hold coins; the core releases those of openings that a crash forgot."""
+        """Claims that hold coins; at start the core releases those that a crash forgot: neither a channel nor a
+        transaction that it repeats has them."""
         ...
 
     def balance(self) -> WalletBalance: ...

@@ -215,7 +215,7 @@ class ChannelManager:
 
     def _release_claims(self, prefix: str) -> None:
         """Coins locked for an opening or a payment that a crash forgot are free again."""
-        held = {actor.channel.config.claim_id for actor in self._actors.values()}
+        held = {actor.channel.config.claim_id for actor in self._actors.values()} | self._tracker.claims()
         for claim_id in self._wallet.claims():
             if claim_id.startswith(prefix) and claim_id not in held:
                 self._journal.merge(self._wallet.release(claim_id))
@@ -519,8 +519,11 @@ class ChannelManager:
             if actor is not None:
                 self.apply(actor, FundingSpent(tx=tx, height=height))
 
-    def on_ruled_out(self, txid: Txid) -> None:
-        """This transaction of ours can never confirm: neither can a channel that it was to fund."""
+    def on_ruled_out(self, txid: Txid, claim: str) -> None:
+        """This transaction of ours can never confirm: neither can a channel that it was to fund. Its coins that are
+        left are free again, in the same commit as it is forgotten."""
+        if claim:
+            self._journal.merge(self._wallet.release(claim))
         for actor in list(self._actors.values()):
             outpoint = actor.channel.funding_outpoint
             if outpoint is not None and outpoint.txid == txid:

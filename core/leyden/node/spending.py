@@ -141,7 +141,7 @@ class Spender:
 
         def commit() -> None:
             core.engine.journal.merge(core.services.wallet.on_unconfirmed(tx))
-            core.tracker.track(tx, BroadcastKind.WALLET)
+            core.tracker.track(tx, BroadcastKind.WALLET, claim)
 
         await self._calls.call(commit)
         return tx

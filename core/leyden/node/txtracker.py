@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from leyden.bitcoin import Transaction, parse_transaction
 from leyden.hooks.services import Broadcaster
@@ -74,18 +75,22 @@ class TxTracker:
         """Of the newest block that was told."""
         self._spenders: dict[OutPoint, set[Txid]] | None = None
         """Which tracked transactions spend an output; rebuilt when the table changes."""
-        self.on_ruled_out: Callable[[Txid], None] = lambda _txid: None
-        """Told of each transaction that is forgotten because it can never confirm."""
+        self.on_ruled_out: Callable[[Txid, str], None] = lambda _txid, _claim: None
+        """Told of each transaction that is forgotten because it can never confirm, and of the claim on its coins."""
 
     def load(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         self._transactions.load((Txid(key[1:]), value) for key, value in rows)
         self.repeat()
 
-    def track(self, tx: Transaction, kind: BroadcastKind) -> None:
-        """Durable with this turn's commit; broadcast right after it and again until confirmed."""
+    def track(self, tx: Transaction, kind: BroadcastKind, claim: str = "") -> None:
+        """Durable with this turn's commit; broadcast right after it and again until confirmed.
+
+        ``claim``: of the wallet, on the coins that it spends. It is held over restarts, and ``on_ruled_out`` names it.
+        """
         txid = tx.txid
         if txid not in self._transactions:
-            self._transactions.set(txid, TrackedTransaction(raw=tx.serialize(), kind=BROADCAST_KINDS.index(kind)))
+            record = TrackedTransaction(raw=tx.serialize(), kind=BROADCAST_KINDS.index(kind), claim=claim)
+            self._transactions.set(txid, record)
             self._spenders = None
         self._due[txid] = None
 
@@ -107,14 +112,18 @@ class TxTracker:
             if record is None or record.confirmed_height:
                 continue
             log.info("transaction_given_up", txid=txid[::-1].hex(), kind=BROADCAST_KINDS[record.kind].value)
-            tx = parse_transaction(record.raw)
-            self._rule_out(txid, tx)
+            self._rule_out(txid, record)
 
-    def _rule_out(self, txid: Txid, tx: Transaction) -> None:
+    def _rule_out(self, txid: Txid, record: TrackedTransaction) -> None:
+        tx = parse_transaction(record.raw)
         self._forget(txid)
-        self.on_ruled_out(txid)
+        self.on_ruled_out(txid, record.claim)
         for vout in range(len(tx.outputs)):
             self.abandon(OutPoint(txid, vout))
+
+    def claims(self) -> frozenset[str]:
+        """Under which the wallet holds coins of what is tracked, also of what has lost a coin not very deep."""
+        return frozenset(record.claim for record in self._transactions.values() if record.claim)
 
     def is_tracked(self, txid: Txid) -> bool:
         """Until its effect is irrevocable."""
@@ -195,7 +204,7 @@ class TxTracker:
         record = self._transactions.get(txid)
         if record is None or record.confirmed_height == height:
             return
-        self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, confirmed_height=height))
+        self._transactions.set(txid, replace(record, confirmed_height=height, conflict_height=0))
         self._due.pop(txid, None)
         self._forgive(txid)
         self._publish(TransactionConfirmed(txid=txid, height=height, kind=BROADCAST_KINDS[record.kind].value))
@@ -204,7 +213,7 @@ class TxTracker:
         record = self._transactions.get(txid)
         if record is None or record.decided_height:
             return
-        self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind, conflict_height=height))
+        self._transactions.set(txid, replace(record, conflict_height=height))
         self._due.pop(txid, None)
         self._reports.pop(txid, None)
         self._lost[txid] = f"its input was spent by {winner[::-1].hex()}"
@@ -217,7 +226,7 @@ class TxTracker:
             if not self._is_final(record, RETAINED_DEPTH):
                 continue
             if record.conflict_height:
-                self._rule_out(txid, parse_transaction(record.raw))
+                self._rule_out(txid, record)
             else:
                 self._forget(txid)
         if at_tip:
@@ -228,7 +237,7 @@ class TxTracker:
         self.height = min(self.height, fork_height)
         for txid, record in self._transactions.items():
             if record.decided_height > fork_height:
-                self._transactions.set(txid, TrackedTransaction(raw=record.raw, kind=record.kind))
+                self._transactions.set(txid, replace(record, confirmed_height=0, conflict_height=0))
                 self._due[txid] = None
                 self._forgive(txid)
                 if record.confirmed_height:
