@@ -1,14 +1,18 @@
 """A payment on chain of which another transaction takes a coin: its other coins are held while the payment may still
 come back, and not a block longer."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from leyden.bitcoin import Network, Transaction, TxOut, decode_address, p2wsh
+from leyden.hooks.services import CoinUnavailable
 from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import CoinState, FundedTransaction
-from leyden.node import Node, keyspace
+from leyden.node import Node, Services, keyspace
 from leyden.node.opening import signed_transaction
 from leyden.node.txtracker import RETAINED_DEPTH
 from leyden.testing.simulation import Crash, Simulation
@@ -33,8 +37,8 @@ class Scene:
         self.conflict = conflict
 
     @classmethod
-    async def begin(cls, world: World) -> "Scene":
-        alice = await world.start("alice")
+    async def begin(cls, world: World, adapt: Callable[[Services], Services] = lambda services: services) -> "Scene":
+        alice = await world.start("alice", adapt=adapt)
         for amount in (TAKEN, OTHER, THIRD):
             script = decode_address(await alice.new_address(), Network.REGTEST)
             world.chain.faucet(script, amount)
@@ -186,6 +190,67 @@ async def test_a_claim_that_took_the_coin_over_is_kept(world: World) -> None:
     assert scene.alice.transactions() == []
     assert scene.claims() == ("another",)
     assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+
+
+class SlowSigner:
+    """Signs when the test lets it."""
+
+    def __init__(self, signer: Any) -> None:
+        self.unattended = True
+        self.descriptors = signer.descriptors
+        self._sign = signer.sign_psbt
+        self.asked, self.may = asyncio.Event(), asyncio.Event()
+        self.may.set()
+
+    async def sign_psbt(self, request: SignPsbt) -> bytes:
+        self.asked.set()
+        await self.may.wait()
+        signed: bytes = await self._sign(request)
+        return signed
+
+    def wait(self) -> None:
+        self.asked.clear()
+        self.may.clear()
+
+
+async def slow_scene(world: World) -> tuple[Scene, SlowSigner]:
+    signers: list[SlowSigner] = []
+
+    def adapt(services: Services) -> Services:
+        signers.append(SlowSigner(services.onchain_signer))
+        return msgspec.structs.replace(services, onchain_signer=signers[0])
+
+    return await Scene.begin(world, adapt), signers[0]
+
+
+async def test_a_coin_that_is_taken_while_somebody_signs(world: World) -> None:
+    """The block was told before there was a transaction to look for: nobody would ever find that it excludes it."""
+    scene, signer = await slow_scene(world)
+    signer.wait()
+    paying = asyncio.ensure_future(scene.pay())
+    await signer.asked.wait()
+    await scene.double_spend()
+    signer.may.set()
+    with pytest.raises(CoinUnavailable, match="while it was signed"):
+        await paying
+    assert scene.alice.transactions() == []
+    assert scene.claims() == ()
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+
+
+async def test_a_payment_that_confirms_while_somebody_signs_its_replacement(world: World) -> None:
+    scene, signer = await slow_scene(world)
+    txid = await scene.pay()
+    signer.wait()
+    bumping = asyncio.ensure_future(scene.alice.bump(txid, FeeRatePerKw(5000)))
+    await signer.asked.wait()
+    await world.mine(1)
+    signer.may.set()
+    with pytest.raises(CoinUnavailable, match="while it was signed"):
+        await bumping
+    (entry,) = scene.alice.transactions()
+    assert (entry["txid"], entry["confirmed_height"]) == (txid[::-1].hex(), world.chain.height)
+    assert scene.claims() == ()
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------
