@@ -231,7 +231,7 @@ async def test_a_coin_that_is_taken_while_somebody_signs(world: World) -> None:
     await signer.asked.wait()
     await scene.double_spend()
     signer.may.set()
-    with pytest.raises(CoinUnavailable, match="while it was signed"):
+    with pytest.raises(CoinUnavailable, match="while it was signed for"):
         await paying
     assert scene.alice.transactions() == []
     assert scene.claims() == ()
@@ -246,7 +246,7 @@ async def test_a_payment_that_confirms_while_somebody_signs_its_replacement(worl
     await signer.asked.wait()
     await world.mine(1)
     signer.may.set()
-    with pytest.raises(CoinUnavailable, match="while it was signed"):
+    with pytest.raises(CoinUnavailable, match="while it was signed for"):
         await bumping
     (entry,) = scene.alice.transactions()
     assert (entry["txid"], entry["confirmed_height"]) == (txid[::-1].hex(), world.chain.height)

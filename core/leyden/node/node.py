@@ -442,6 +442,7 @@ class Node:
         """Pay an address from the wallet. Returns the txid once the transaction is durable and broadcast.
 
         ``coins``: exactly these are spent. The anchor reserve stays in the wallet (``ReserveNeeded``).
+        ``CoinUnavailable`` also if a coin was spent elsewhere while the signer thought: nothing was sent then.
         """
         refuse_deadlock(SPENDING)
         script = decode_address(address, self.core.config.network)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from leyden.bitcoin import Transaction, TxOut, encode_address
-from leyden.hooks.services import CannotBump
+from leyden.hooks.services import CannotBump, CoinUnavailable
 from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import BroadcastKind, Destination, DestinationPurpose, FundedTransaction, RecordChanges
 from leyden.node.calls import Calls
@@ -116,7 +116,8 @@ class Spender:
         purpose: SpendPurpose,
         approve: Callable[[Sat], Awaitable[None]],
     ) -> Transaction:
-        """Build, ask, sign, remember, broadcast. The coins are free again if somebody refuses or nobody waits."""
+        """Build, ask, sign, remember, broadcast. The coins are free again if somebody refuses, nobody waits, or one of
+        them was spent meanwhile (``CoinUnavailable``)."""
         core = self._core
 
         def begin() -> FundedTransaction:
@@ -139,12 +140,29 @@ class Spender:
             core.engine.post(release)
             raise
 
-        def commit() -> None:
+        def commit() -> OutPoint | None:
+            if (gone := self._gone(tx)) is not None:
+                release()
+                return gone
             core.engine.journal.merge(core.services.wallet.on_unconfirmed(tx))
             core.tracker.track(tx, BroadcastKind.WALLET, claim)
+            return None
 
-        await self._calls.call(commit)
+        if (gone := await self._calls.call(commit)) is not None:
+            name = f"{txid_text(gone.txid)}:{gone.vout}"
+            raise CoinUnavailable(
+                f"nothing was sent: coin {name} was spent, or its block taken back, while it was signed for"
+            )
         return tx
+
+    def _gone(self, tx: Transaction) -> OutPoint | None:
+        """A coin of ``tx`` that is not there any more. The block that took it was told before anybody looked for what
+        excludes ``tx``, which would wait for a block for ever."""
+        known = {coin.outpoint for coin in self._core.services.wallet.coins()}
+        for txin in tx.inputs:
+            if txin.prevout not in known and not self._core.tracker.may_spend(txin.prevout):
+                return txin.prevout
+        return None
 
 
 async def _unasked(_fee: Sat) -> None:

@@ -125,6 +125,10 @@ class TxTracker:
         """Under which the wallet holds coins of what is tracked, also of what has lost a coin not very deep."""
         return frozenset(record.claim for record in self._transactions.values() if record.claim)
 
+    def may_spend(self, outpoint: OutPoint) -> bool:
+        """A transaction of ours that still waits for a block spends it, so that another one may replace that."""
+        return any(self.kind(txid) is not None for txid in self._by_input().get(outpoint, ()))
+
     def is_tracked(self, txid: Txid) -> bool:
         """Until its effect is irrevocable."""
         record = self._transactions.get(txid)
