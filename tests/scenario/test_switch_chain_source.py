@@ -8,7 +8,8 @@ import pytest
 from leyden.node.views import ChannelView
 from leyden_cli.addresses import parse_peer
 from leyden_cli.config import config_path
-from leyden_cli.demo.processes import DemoNode, free_port, wait_until
+from leyden_cli.demo.ports import free_port
+from leyden_cli.demo.processes import DemoNode, wait_until
 from leyden_cli.initialize import initialize_node
 
 from tests.testbed import running

@@ -11,7 +11,8 @@ from leyden.bitcoin import Transaction, parse_transaction
 from leyden_bitcoind import Credentials, RpcClient, RpcRefused, RpcUnavailable
 
 from leyden_cli.demo.errors import expect
-from leyden_cli.demo.processes import Child, Spender, find_program, free_port, wait_until
+from leyden_cli.demo.ports import free_port
+from leyden_cli.demo.processes import Child, Spender, find_program, wait_until
 
 COMMAND_VARIABLE = "LEYDEN_BITCOIND"
 """How to run bitcoind, if it is not on PATH; several words are split as a shell does."""

@@ -12,7 +12,8 @@ from leyden_electrum.server import Server
 
 from leyden_cli.demo.bitcoind import BitcoindChain
 from leyden_cli.demo.errors import expect
-from leyden_cli.demo.processes import Child, Spender, find_program, free_port, wait_until
+from leyden_cli.demo.ports import free_port
+from leyden_cli.demo.processes import Child, Spender, find_program, wait_until
 
 COMMAND_VARIABLE = "LEYDEN_ELECTRUM_SERVER"
 """How to run an Electrum server of the ElectrumX family, if it is not on PATH as ``electrumx_server``."""

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,8 @@ from leyden_cli.demo.errors import DemoFailed, expect
 from leyden_cli.run import Ready
 
 T = TypeVar("T")
-READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
+PATIENCE = 120.0
+"""Seconds for whatever a program does by itself: a limit for what hangs, never met on a machine that is merely busy."""
 
 
 class Child:
@@ -59,10 +58,10 @@ class Child:
         if self._process.stdout is None:
             raise DemoFailed(f"{self.name} has no standard output")
         try:
-            async with asyncio.timeout(READY_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 line = await self._process.stdout.readline()
         except TimeoutError:
-            raise DemoFailed(f"{self.name} was not ready after {READY_SECONDS:g} s") from None
+            raise DemoFailed(f"{self.name} was not ready after {PATIENCE:g} s") from None
         if not line:
             await self._process.wait()
             raise DemoFailed(f"{self.name} did not start: {self.last_words()}")
@@ -93,11 +92,11 @@ class Child:
         if self.is_running:
             self._process.terminate()
         try:
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 return await self._process.wait()
         except TimeoutError:
             await self.kill()
-            raise DemoFailed(f"{self.name} did not stop within {STOP_SECONDS:g} s") from None
+            raise DemoFailed(f"{self.name} did not stop within {PATIENCE:g} s") from None
 
 
 class Spender(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,7 +244,7 @@ class DemoNode:
             await client.close()
 
 
-async def wait_until(what: str, check: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def wait_until(what: str, check: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
     """``DemoFailed`` when ``check`` is not true in time."""
     try:
         async with asyncio.timeout(seconds):
@@ -262,10 +261,3 @@ def find_program(name: str, variable: str) -> list[str]:
     if not words and found is None:
         raise DemoFailed(f"no {name} on PATH: install one, or set {variable} to how it is run")
     return words or [str(found)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,7 +11,8 @@ from leyden_cli.demo.books import Books, Side
 from leyden_cli.demo.coins import count_coins
 from leyden_cli.demo.errors import DemoFailed, expect
 from leyden_cli.demo.plugin import HELD, HOLD_VARIABLE, UNWANTED
-from leyden_cli.demo.processes import DemoChain, DemoNode, free_port, wait_until
+from leyden_cli.demo.ports import free_port
+from leyden_cli.demo.processes import PATIENCE, DemoChain, DemoNode, wait_until
 from leyden_cli.demo.progress import Progress, Step
 from leyden_cli.errors import CliError
 from leyden_cli.initialize import initialize_node
@@ -102,6 +103,7 @@ class Story:
         for node, sat in ((self.alice, ALICE_SAT), (self.bob, BOB_SAT)):
             self._faucet_txids.append(await self.chain.faucet(await node.client.address(), sat))
         await self._mine(1)
+        await self._until_known(ALICE_SAT + BOB_SAT)
         before = {node.name: await self._wallet(node) for node in (self.alice, self.bob)}
         expect(before == {"alice": ALICE_SAT, "bob": BOB_SAT}, f"the wallets hold {before}")
         step.note(f"alice {ALICE_SAT:,} sat, bob {BOB_SAT:,}")
@@ -132,7 +134,7 @@ class Story:
         for number in range(1, PAYMENTS_EACH_WAY + 1):
             for payer, payee, sat in ((self.alice, self.bob, 1000 * number), (self.bob, self.alice, 700 * number)):
                 invoice = await payee.client.invoice(sat * 1000, f"payment {number}")
-                outcome = await payer.client.pay(invoice.bolt11, timeout=30)
+                outcome = await payer.client.pay(invoice.bolt11, timeout=PATIENCE)
                 expect(outcome.status == "succeeded", f"{payer.name}'s payment {number} failed: {outcome.failure}")
                 self._progress.detail(f"{payer.name} paid {payee.name} {sat:,} sat")
         self.succeeded += 2 * PAYMENTS_EACH_WAY
@@ -141,7 +143,7 @@ class Story:
     async def _be_refused(self, step: Step) -> None:
         earlier = (await self._channel(self.alice)).local_msat
         invoice = await self.bob.client.invoice(5_000_000, "nobody asked for it", label=UNWANTED)
-        outcome = await self.alice.client.pay(invoice.bolt11, timeout=30)
+        outcome = await self.alice.client.pay(invoice.bolt11, timeout=PATIENCE)
         expect(outcome.status == "failed", f"the unwanted payment is {outcome.status}")
         reason, _, _ = outcome.failure.partition(":")
         expect(reason == "incorrect_or_unknown_payment_details", f"refused for another reason: {outcome.failure}")
@@ -154,7 +156,7 @@ class Story:
         """Bob's plugin holds its answer until all of them are in flight: at once means at once."""
         invoices = await self._invoices(AT_ONCE, self.bob, 2000, HELD)
         self._hold.touch()
-        paying = asyncio.gather(*(self.alice.client.pay(invoice.bolt11, timeout=60) for invoice in invoices))
+        paying = asyncio.gather(*(self.alice.client.pay(invoice.bolt11, timeout=PATIENCE) for invoice in invoices))
         await self._until_in_flight(AT_ONCE, self.alice, self.bob)
         self._hold.unlink()
         began = time.monotonic()
@@ -230,6 +232,7 @@ class Story:
 
     async def _count(self, before: dict[str, int], step: Step) -> Books:
         coins = await count_coins(self.chain, self._faucet_txids, self._funding_txid, self._funding_vout)
+        await self._until_known(coins.unspent)
         sides = [await self._side(node, before[node.name]) for node in (self.alice, self.bob)]
         books = Books(
             funder=sides[0],
@@ -260,6 +263,15 @@ class Story:
         expect(not found[0].failure, f"the channel failed: {found[0].failure}")
         return found[0]
 
+    async def _until_known(self, sat: int) -> None:
+        """The wallets' coins are worth at least as much: some sources tell of a block before what is in it."""
+
+        async def known() -> bool:
+            balances = [await node.client.balance() for node in (self.alice, self.bob)]
+            return sum(balance.confirmed_sat for balance in balances) >= sat
+
+        await wait_until(f"the wallets know of {sat:,} sat", known)
+
     async def _wallet(self, node: DemoNode) -> int:
         """Every coin, in satoshi; nothing may be locked or unconfirmed."""
         coins = await node.client.balance()
@@ -289,13 +301,13 @@ class Story:
             pending = [(await node.client.info()).pending_payments for node in nodes]
             return not any(htlcs) and not any(pending)
 
-        await wait_until("no HTLC and no payment is pending", quiet, 60)
+        await wait_until("no HTLC and no payment is pending", quiet)
 
     async def _until_usable(self) -> None:
         async def usable() -> bool:
             return all([(await self._channel(node)).usable for node in (self.alice, self.bob)])
 
-        await wait_until("the channel is usable on both sides", usable, 60)
+        await wait_until("the channel is usable on both sides", usable)
 
 
 async def _pay(payer: DemoNode, invoice: InvoiceView) -> None:
