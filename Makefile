@@ -13,6 +13,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 JOBS ?= 2
+# A package index has its bad moments: once more before it counts.
+INSTALL := again() { "$$@" || { echo 'once more in 15 s' >&2; sleep 15; "$$@"; }; }; again $(PIP) install --quiet
 
 PYPROJECTS := pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.toml signers/*/pyproject.toml)
 DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(filter %/pyproject.toml,$(PYPROJECTS)))
@@ -57,11 +59,11 @@ $(PY):
 	echo "No Python 3.11, 3.12 or 3.13 found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
 
 $(VENV)/.installed: $(PYPROJECTS) | $(PY)
-	$(PIP) install --quiet $(EDITABLE) -e '.[demo,dev]'
+	$(INSTALL) $(EDITABLE) -e '.[demo,dev]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(PIP) install --quiet -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 # atheris has wheels for some platforms only; without it the search is blind.

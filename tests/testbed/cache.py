@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ COMPLETE = ".complete"
 """The file that is written last: without it a folder is half of something and made again."""
 KEPT = 4
 """Builds of a program: who has another branch, or a test that runs on while sources change, still finds his."""
+
+PAUSES = (5.0, 30.0)
+"""Seconds before a step that asks the network is tried again."""
 
 
 class Unavailable(Exception):
@@ -27,6 +31,22 @@ def filling(name: str) -> Iterator[None]:
     with (CACHE / f"{name.replace('/', '-')}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def fetch(name: str, words: list[str], seconds: float, **settings: Any) -> None:
+    """A step of a build that asks the network: tried again when it fails, for a registry has its bad moments.
+
+    ``seconds`` are for all tries together.
+    """
+    deadline = time.monotonic() + seconds
+    for pause in PAUSES:
+        try:
+            return run(name, words, deadline - time.monotonic(), **settings)
+        except Unavailable:
+            if time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+    run(name, words, deadline - time.monotonic(), **settings)
 
 
 def run(name: str, words: list[str], seconds: float, **settings: Any) -> None:

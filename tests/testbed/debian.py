@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.testbed.cache import CACHE, COMPLETE, Unavailable, filling, run
+from tests.testbed.cache import CACHE, COMPLETE, Unavailable, fetch, filling, run
 
 SUITES = ("forky", "sid")
 """Tried in this order; the first moves more slowly."""
@@ -88,10 +88,11 @@ def _fetch(root: Path, source: str, packages: Sequence[str]) -> None:
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
+        "APT::Update::Error-Mode": "any",  # otherwise a list that is missing is a warning
     }
     flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    run("apt", ["apt-get", *flags, "-q", "update"], APT_SECONDS)
-    run("apt", ["apt-get", *flags, "-q", "download", *packages], APT_SECONDS, cwd=apt / "debs")
+    fetch("apt", ["apt-get", *flags, "-q", "update"], APT_SECONDS)
+    fetch("apt", ["apt-get", *flags, "-q", "download", *packages], APT_SECONDS, cwd=apt / "debs")
     for package in sorted((apt / "debs").glob("*.deb")):
         run("apt", ["dpkg-deb", "-x", str(package), str(root)], APT_SECONDS)
     shutil.rmtree(apt)

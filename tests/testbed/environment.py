@@ -8,7 +8,7 @@ import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.testbed.cache import CACHE, Unavailable, filling, run
+from tests.testbed.cache import CACHE, Unavailable, fetch, filling
 
 INSTALL_SECONDS = 600
 
@@ -45,7 +45,7 @@ def _make(name: str, requirements: Sequence[str], settings: Mapping[str, str]) -
     except (OSError, subprocess.CalledProcessError) as error:
         raise Unavailable(f"{name}: {sys.executable} makes no virtualenv: {error}") from error
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    run(name, [*pip, *requirements], INSTALL_SECONDS, cwd=home, env=os.environ | settings)
+    fetch(name, [*pip, *requirements], INSTALL_SECONDS, cwd=home, env=os.environ | settings)
     (home / "requirements.txt").write_text(_text(requirements))
 
 

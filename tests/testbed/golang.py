@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.testbed.cache import Unavailable, built, run
+from tests.testbed.cache import Unavailable, built, fetch
 
 BUILD_SECONDS = 1500
 """A first build compiles the whole library; with Go's own build cache it is a matter of seconds."""
@@ -20,7 +20,7 @@ def build(name: str, home: Path, tags: Sequence[str] = ()) -> Path:
         if shutil.which("go") is None:
             raise Unavailable(f"{name} is built from its Go module and go is not here")
         words = ["nice", "-n", "5", "go", "build", *flags, "-o", str(folder / name), "."]
-        run(name, words, BUILD_SECONDS, cwd=home, env=os.environ | _settings())
+        fetch(name, words, BUILD_SECONDS, cwd=home, env=os.environ | _settings())
 
     sources = [path for pattern in ("go.*", "*.go") for path in home.glob(pattern)]
     return built(name, sources, compile_into, flags) / name

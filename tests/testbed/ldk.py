@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.cache import Unavailable, built, run
+from tests.testbed.cache import Unavailable, built, fetch
 from tests.testbed.peer_program import PeerProgram
 
 NAME = "ldk"
@@ -28,7 +28,7 @@ def _install(folder: Path) -> None:
     for source in SOURCES.iterdir():
         if source.is_file():
             shutil.copy(source, folder)
-    run(NAME, ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], INSTALL_SECONDS, cwd=folder)
+    fetch(NAME, ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], INSTALL_SECONDS, cwd=folder)
 
 
 class Ldk(PeerProgram):

@@ -105,6 +105,23 @@ def test_a_step_that_fails_or_takes_too_long_says_so() -> None:
         cache.run("program", ["sleep", "60"], 0.01)
 
 
+def test_what_asks_the_network_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PAUSES", (0.0, 0.0))
+    count = 'echo . >> tries; [ "$(wc -l < tries)" -ge %d ] || { echo no route >&2; exit 1; }'
+    cache.fetch("program", ["sh", "-c", count % 3], 60, cwd=tmp_path)
+    with pytest.raises(cache.Unavailable, match="no route"):
+        cache.fetch("program", ["sh", "-c", count % 99], 60, cwd=tmp_path)
+    assert len((tmp_path / "tries").read_text().splitlines()) == 6
+
+
+def test_what_hangs_is_not_tried_again(tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+    tries.touch()
+    with pytest.raises(cache.Unavailable, match="timed out"):
+        cache.fetch("program", ["sh", "-c", "echo . >> tries; exec sleep 60"], 1, cwd=tmp_path)
+    assert len(tries.read_text().splitlines()) <= 1
+
+
 class Dying(PeerProgram):
     """Ends before it serves, with these last words."""
 
