@@ -25,6 +25,7 @@ MYPY_TESTS := $(VENV)/bin/mypy --no-warn-unreachable --allow-untyped-calls --imp
 SHIPPED := core/leyden $(wildcard plugins/*/leyden_* signers/*/leyden_*)
 
 BENCHMARKS ?=
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 
@@ -38,7 +39,7 @@ help: ## what there is (the default)
 	@echo 'make interop   every scenario with every real peer, and the table (INTEROP_ARGS="--peer lnd")'
 	@echo 'make check     linters, types, layers and a fast part of the tests'
 	@echo 'make docs      the documentation, warnings are errors: docs/_build/html/index.html'
-	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...")'
+	@echo 'make bench     benchmarks, quick run (BENCHMARKS="curve store ...", BENCH_ARGS=--again)'
 	@echo 'make fuzz      every decoder against bytes that nobody meant (FUZZ_SECONDS=120, FUZZ_ARGS=...)'
 	@echo 'make crash     the crash test at every point (SEED=..., CRASH_ARGS=--quick)'
 	@echo 'make storm     500 reorgs over a real bitcoind, with restarts and payments (STORM_ARGS=--quick)'
@@ -124,7 +125,7 @@ docs: setup-docs ## Sphinx, warnings are errors
 
 bench: setup
 	benchmarks/setup || echo 'some peers are missing; their comparisons are skipped'
-	$(PY) -m benchmarks --quick $(BENCHMARKS)
+	$(PY) -m benchmarks --quick $(BENCH_ARGS) $(BENCHMARKS)
 
 FUZZ_SECONDS ?= 120
 fuzz: setup-fuzz ## every decoder

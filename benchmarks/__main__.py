@@ -1,4 +1,7 @@
-"""``python -m benchmarks NAME... [--quick] [--list]``: exit code 0, 1 if a target was missed, 2 for a wrong call."""
+"""``python -m benchmarks NAME... [--quick] [--again] [--list]``: exit code 1 if a target was missed, 2 if misused.
+
+``--again`` is for a machine that others may load: a benchmark that misses is measured once more, and then it counts.
+"""
 
 import argparse
 import ast
@@ -21,9 +24,10 @@ def available() -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all without a name")
     parser.add_argument("--quick", action="store_true", help="few rounds, targets x 1.5")
+    parser.add_argument("--again", action="store_true", help="measure what misses once more before it counts")
     parser.add_argument("--list", action="store_true", help="say what there is")
     arguments = parser.parse_args()
     known = available()
@@ -38,12 +42,21 @@ def main() -> int:
         return 2
     missed = 0
     for name in arguments.names or known:
-        bench = Bench(name, quick=arguments.quick)
-        importlib.import_module(f"benchmarks.bench_{name}").run(bench)
-        bench.unpin()
-        print(bench.report(), flush=True)
-        missed += bench.missed
+        found = measure(name, arguments.quick)
+        if found and arguments.again:
+            print(f"{name} is measured once more", flush=True)
+            found = measure(name, arguments.quick)
+        missed += found
     return 1 if missed else 0
+
+
+def measure(name: str, quick: bool) -> int:
+    """Run one and print its table; how many targets it missed."""
+    bench = Bench(name, quick=quick)
+    importlib.import_module(f"benchmarks.bench_{name}").run(bench)
+    bench.unpin()
+    print(bench.report(), flush=True)
+    return bench.missed
 
 
 if __name__ == "__main__":

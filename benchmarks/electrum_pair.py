@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.testbed import electrum
-from tests.testbed.bitcoind import Bitcoind
+from tests.testbed.bitcoind import PATIENCE, Bitcoind
 from tests.testbed.debian import CACHE
 from tests.testbed.electrum import Electrum
 from tests.testbed.electrum_server import ElectrumServer
 
 CHANNEL_BTC = "0.1"
 PAYMENT_BTC = "0.00001"
-OPEN_SECONDS = 60
 
 
 def fetched() -> bool:
@@ -45,15 +44,16 @@ class ElectrumPair:
             list(pool.map(Electrum.start, both))
         self._bitcoind.rpc("sendtoaddress", self.alice.rpc("getunusedaddress"), 1)
         self._bitcoind.mine()
-        self.alice.wait(lambda: self.alice.confirmed_sat() > 0, what="to see its coins")
+        self.alice.wait(lambda: self.alice.confirmed_sat() > 0, PATIENCE, "to see its coins")
         self.alice.rpc("add_peer", connection_string=self.bob.address)
         self.alice.rpc("open_channel", connection_string=self.bob.address, amount=CHANNEL_BTC)
+        self.alice.wait(lambda: self._bitcoind.rpc("getrawmempool"), PATIENCE, "to broadcast its funding")
         self._bitcoind.mine(3)
 
         def usable() -> bool:
             return all([(c["state"], c["peer_state"]) for c in side.channels()] == [("OPEN", "GOOD")] for side in both)
 
-        self.alice.wait(usable, OPEN_SECONDS, "to open a channel")
+        self.alice.wait(usable, PATIENCE, "to open a channel")
 
     def run(self, count: int, in_flight: int) -> dict[str, float]:
         """Pay ``count`` invoices with ``in_flight`` callers; the shape of ``pay_pair``'s own figures."""

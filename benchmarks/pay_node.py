@@ -80,7 +80,11 @@ async def answer(node: Node, command: str, arguments: list[Any]) -> Any:
             host, _, port = address.rpartition(":")
             await node.connect(NodeId(bytes.fromhex(node_id)), host, int(port))
         case "open":
-            return (await node.open_channel(NodeId(bytes.fromhex(arguments[0])), Sat(arguments[1]))).hex()
+            channel_id = await node.open_channel(NodeId(bytes.fromhex(arguments[0])), Sat(arguments[1]))
+            # Whoever mines next must find the funding transaction in the mempool; no event tells.
+            while node.core.tracker._asked:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return channel_id.hex()
         case "usable":
             return sum(channel.usable for channel in node.channels())
         case "balance":

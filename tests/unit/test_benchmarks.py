@@ -54,6 +54,25 @@ def test_different_outputs_stop_the_benchmark() -> None:
         Bench("sample", quick=True).same("txid", b"a", b"b")
 
 
+@pytest.mark.parametrize(
+    ("options", "misses", "code", "runs"),
+    [([], [1], 1, 1), (["--again"], [1, 0], 0, 2), (["--again"], [1, 2], 1, 2), (["--again"], [0], 0, 1)],
+)
+def test_what_misses_may_be_measured_once_more(
+    options: list[str], misses: list[int], code: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def run(name: str, quick: bool) -> int:
+        asked.append((name, quick))
+        return misses[len(asked) - 1]
+
+    monkeypatch.setattr("benchmarks.__main__.measure", run)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "curve", "--quick", *options])
+    assert main() == code
+    assert asked == [("curve", True)] * runs
+
+
 def test_listing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"curve", "commitment"} <= set(available())
     monkeypatch.setattr("sys.argv", ["benchmarks", "--list"])
