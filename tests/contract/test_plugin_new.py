@@ -20,7 +20,7 @@ def run_tests(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=280
     )
 
 
@@ -51,7 +51,11 @@ def test_its_ci_is_green_with_leyden_from_git(tmp_path: Path) -> None:
     assert "git+$LEYDEN_GIT#subdirectory=core" in script
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"PATH": f"{tmp_path / 'venv/bin'}:{os.environ['PATH']}", "LEYDEN_GIT": leyden.as_uri()}
+    environment |= {
+        "PATH": f"{tmp_path / 'venv/bin'}:{os.environ['PATH']}",
+        "LEYDEN_GIT": leyden.as_uri(),
+        "PIP_RETRIES": "10",
+    }
     done = subprocess.run(
         ["bash", "-e", "-c", script],
         cwd=tmp_path / "project",

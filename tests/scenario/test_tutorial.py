@@ -11,7 +11,15 @@ from tests.pages import blocks, run_page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/tutorial/chain-source.md"
-PASSED_ON = ("PIP_INDEX_URL", "PIP_CACHE_DIR", "PIP_CERT", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE")
+PASSED_ON = (
+    "PIP_INDEX_URL",
+    "PIP_CACHE_DIR",
+    "PIP_CERT",
+    "PIP_DEFAULT_TIMEOUT",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "SSL_CERT_FILE",
+)
 """How this machine reaches the package index is not the tutorial's business."""
 
 
@@ -27,7 +35,12 @@ def folder() -> Iterator[Path]:
 def test_the_tutorial_word_by_word(folder: Path) -> None:
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     cache = os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache/pip"))
-    variables |= {"LEYDEN": str(ROOT), "PIP_CACHE_DIR": cache, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    variables |= {
+        "LEYDEN": str(ROOT),
+        "PIP_CACHE_DIR": cache,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_RETRIES": "10",
+    }
     assert run_page(PAGE.read_text(), folder, variables, patience=240.0) > 20
 
 
