@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from leyden.bitcoin import Network
@@ -34,6 +34,10 @@ PATIENCE = 120.0
 """Only something that hangs needs so long, whatever else the machine does."""
 NO_SUCH_TRANSACTION = -5
 """What bitcoind answers."""
+NO_ESTIMATES = ("-blocksonly=1", "-walletbroadcast=1", "-maxmempool=300")
+"""bitcoind tells no feerates then, and we use fixed ones. Otherwise it begins to tell some in the middle of a run:
+those of the scenarios before, which may be so low that what a peer pays is too much. The other two put back what the
+first one changes beside."""
 PEER_COINS = 12
 """Coins that the peer gets, of half a bitcoin each: openings in a row must not wait for change."""
 
@@ -44,7 +48,7 @@ class Bed:
     def __init__(self, entry: Entry, folder: Path) -> None:
         self.entry = entry
         self.folder = folder
-        self.bitcoind = Bitcoind(folder / "bitcoind")
+        self.bitcoind = Bitcoind(folder / "bitcoind", options=NO_ESTIMATES)
         self.peer: LightningPeer = entry.make(folder / entry.name, self.bitcoind)
         self.version = ""
         self.node_id = ""
@@ -85,16 +89,44 @@ class Bed:
         return int(self.bitcoind.rpc("getblockcount"))
 
 
+class FromThread:
+    """Our node for whoever asks in a thread: its loop answers, for in a turn lists change under their reader."""
+
+    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+        self._node = node
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._node, name)
+        if not callable(found):
+            return found
+
+        def asked(*arguments: Any, **named: Any) -> Any:
+            async def answer() -> Any:
+                return found(*arguments, **named)
+
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result()
+
+        return asked
+
+
 class Story:
     """One Leyden node beside the bed. The peer's commands run in a thread, for our node has to answer meanwhile."""
 
     def __init__(self, bed: Bed, leyden: Leyden) -> None:
+        """In the loop of the node."""
         self.bed = bed
         self.leyden = leyden
+        self._loop = asyncio.get_running_loop()
 
     @property
     def node(self) -> Node:
-        return self.leyden.node
+        node = self.leyden.node
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return cast(Node, FromThread(node, self._loop))
+        return node
 
     @property
     def peer(self) -> LightningPeer:
