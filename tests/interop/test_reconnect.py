@@ -121,7 +121,7 @@ async def test_they_are_killed_while_paying(story: Story) -> None:
     amounts = [AMOUNT // 2 + n * 1000 for n in range(20)]  # a peer may allow only a tenth of the channel in flight
     bolt11s = [await story.ask(story.peer.create_invoice, msat, "one of 20") for msat in amounts]
     paying = [asyncio.ensure_future(story.node.pay(bolt11)) for bolt11 in bolt11s]
-    await story.at_once(lambda: channel.ours().htlcs > 0 or any(p.done() for p in paying), "HTLCs are on their way")
+    await story.until(lambda: channel.ours().htlcs > 0 or any(p.done() for p in paying), "HTLCs are on their way")
     await story.ask(story.peer.kill)
     await story.ask(story.peer.start)
     await story.until(lambda: story.node.peers() == [] or story.connection is not None, "we noticed")
