@@ -11,6 +11,7 @@ import threading
 import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,17 @@ class LdkNode(PeerProgram):
         return f"{versions['ldk-node']} (lightning {versions['lightning']})"
 
     def height(self) -> int:
-        """0 when it could not look: it asks for fees first, with five seconds for each, and is asked again."""
+        """0 when it could not look just now."""
+        return self._looked(super().height)
+
+    def confirmed_sat(self) -> int:
+        """As ``height``."""
+        return self._looked(super().confirmed_sat)
+
+    def _looked(self, command: Callable[[], int]) -> int:
+        """It asks for feerates first, five seconds for each; whoever waits asks again."""
         try:
-            return super().height()
+            return command()
         except PeerRefused as error:
             if not any(trouble in str(error) for trouble in LOOKS_AGAIN):
                 raise
