@@ -129,6 +129,33 @@ def test_the_report(project: Path) -> None:
     assert done.returncode == 1
 
 
+FILES = """
+import pytest
+from leyden.types.rules import C_150
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    path = tmp_path_factory.mktemp("big")
+    (path / "file").write_bytes(bytes(100_000))
+    return path
+
+@pytest.mark.proves("C-150")
+def test_keeps_files(big, tmp_path):
+    (tmp_path / "file").write_text("of a test")
+    assert C_150.enabled
+"""
+
+
+def test_no_files_are_left_behind(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rule has a process of its own, which pytest has no chance to tidy up after."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (project / "tests/test_files.py").write_text(FILES)
+    assert states(run(project, "--only", "C-150").stdout) == {"C-150": "proved"}
+    assert list(temporary.iterdir()) == []
+
+
 def test_only_some_lines(project: Path) -> None:
     done = run(project, "--only", "C-150,c-154", "--jobs", "1")
     assert states(done.stdout) == {"C-150": "proved", "C-154": "proved"}
