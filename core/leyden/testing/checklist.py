@@ -16,8 +16,10 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
@@ -163,10 +165,13 @@ class Worker:
         self.output = bytearray()
         self.deadline = time.monotonic() + seconds
         self.timed_out = False
+        self.folder = tempfile.mkdtemp(prefix="lc")  # short: tests put sockets below it
+        """Of its tests, whose pytest never comes to its end and tidies up."""
         self.pipe, write_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.pipe)
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = self.folder
             _child(rule, items, session, write_end)
         os.close(write_end)
 
@@ -184,6 +189,7 @@ class Worker:
     def finish(self) -> dict[str, Run]:
         os.close(self.pipe)
         os.waitpid(self.pid, 0)
+        shutil.rmtree(self.folder, ignore_errors=True)
         runs = {}
         for row in self.output.splitlines():
             with contextlib.suppress(ValueError):
