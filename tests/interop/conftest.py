@@ -9,11 +9,13 @@ import pytest
 import structlog
 
 from tests.interop import report
-from tests.interop.bed import Bed, Leyden, Story
+from tests.interop.bed import Bed
 from tests.interop.not_supported import limit_of
 from tests.interop.peer import NotSupported
 from tests.interop.peers import PEERS, find
+from tests.interop.story import Story
 from tests.testbed import Unavailable
+from tests.testbed.leyden import Leyden
 
 HERE = Path(__file__).parent
 LIMIT_SECONDS = 600

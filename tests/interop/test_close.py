@@ -10,8 +10,10 @@ from leyden.crypto import sha256
 from leyden.types import FeeRatePerKw
 from leyden.wire.features import Feature
 
-from tests.interop.bed import CAPACITY, Bed, Chan, Ends, Leyden, Story
+from tests.interop.bed import CAPACITY, Bed
 from tests.interop.cutting import Cutter
+from tests.interop.story import Chan, Ends, Story
+from tests.testbed.leyden import Leyden
 
 PUSHED = 155_010
 MOST_MESSAGES = 20

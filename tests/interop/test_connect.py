@@ -4,7 +4,8 @@ import pytest
 from leyden.wire import Ping
 from leyden.wire.features import Feature
 
-from tests.interop.bed import Bed, Story
+from tests.interop.bed import Bed
+from tests.interop.story import Story
 
 
 async def test_we_dial(story: Story) -> None:

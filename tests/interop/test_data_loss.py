@@ -5,7 +5,9 @@ from pathlib import Path
 
 from leyden.channel.limits import closing_balances
 
-from tests.interop.bed import BTC, CAPACITY, Leyden, Story
+from tests.interop.bed import BTC, CAPACITY
+from tests.interop.story import Story
+from tests.testbed.leyden import Leyden
 
 HALF = CAPACITY * 500
 

@@ -16,8 +16,9 @@ from leyden.types import CltvDelta, Msat, PaymentHash, PaymentSecret
 from leyden.types.rules import C_159
 from leyden.wire.failures import InvalidOnionHmac
 
-from tests.interop.bed import CAPACITY, Chan, Story
+from tests.interop.bed import CAPACITY
 from tests.interop.peer import NotSupported
+from tests.interop.story import Chan, Story
 
 HALF = CAPACITY * 500
 AMOUNT = 5_000_000

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.interop.bed import CAPACITY, Story
+from tests.interop.bed import CAPACITY
 from tests.interop.peer import ChannelKind
+from tests.interop.story import Story
 
 KINDS = pytest.mark.parametrize("kind", list(ChannelKind), ids=lambda kind: kind.value)
 HALF = CAPACITY * 500

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from leyden.types import FeeRatePerKw
 
-from tests.interop.bed import CAPACITY, Bed, Chan, Ends, Story
+from tests.interop.bed import CAPACITY, Bed
+from tests.interop.story import Chan, Ends, Story
 from tests.interop.test_close import PUSHED, SIMPLE
 
 pytestmark = pytest.mark.usefixtures("legacy")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.interop.bed import CAPACITY, Story
+from tests.interop.bed import CAPACITY
 from tests.interop.peer import ChannelKind
+from tests.interop.story import Story
 
 KINDS = pytest.mark.parametrize("kind", list(ChannelKind), ids=lambda kind: kind.value)
 PUBLIC = pytest.mark.parametrize("public", [False, True], ids=["private", "public"])

@@ -8,7 +8,8 @@ from leyden.crypto import sha256
 from leyden.node.payments import PaymentError
 from leyden.types import Msat, Side
 
-from tests.interop.bed import CAPACITY, PATIENCE, Chan, Story
+from tests.interop.bed import CAPACITY, PATIENCE
+from tests.interop.story import Chan, Story
 
 HALF = CAPACITY * 500
 """In msat, what each side has after half was pushed."""

@@ -7,10 +7,12 @@ import pytest
 from leyden.crypto import sha256
 from leyden_cli.errors import CliError
 
-from tests.interop.bed import CAPACITY, PATIENCE, Chan, Held, Leyden, Story
+from tests.interop.bed import CAPACITY, PATIENCE
 from tests.interop.cutting import Cutter
 from tests.interop.peer import PeerChannel
 from tests.interop.process import LeydenProcess
+from tests.interop.story import Chan, Held, Story
+from tests.testbed.leyden import Leyden
 
 T = TypeVar("T")
 HALF = CAPACITY * 500

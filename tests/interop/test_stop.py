@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from tests.interop.bed import CAPACITY, Story
+from tests.interop.bed import CAPACITY
+from tests.interop.story import Story
 
 PAYMENTS = 20
 AMOUNT = 2_000_000
