@@ -508,6 +508,15 @@ def test_an_absurd_feerate_costs_the_connection(feerate: int) -> None:
     assert names(send(pair, pair.b, fee_message(pair, feerate))) == WARNED
 
 
+def test_what_a_peer_pays_is_not_absurd_because_our_mempool_is_empty() -> None:
+    """Estimators differ most when blocks are not full: 25 satoshi per virtual byte of the peer's own money harm nobody."""
+    pair = open_pair()
+    env = pair.b.env
+    pair.b.env = replace(env, feerates=replace(env.feerates, maximum=FeeRatePerKw(253)))
+    assert names(send(pair, pair.b, fee_message(pair, 6_250))) == []
+    assert names(send(pair, pair.b, fee_message(pair, 6_251))) == WARNED
+
+
 @pytest.mark.proves("C-090")
 def test_the_side_that_does_not_pay_sets_no_feerate() -> None:
     pair = open_pair(push_msat=500_000_000)
