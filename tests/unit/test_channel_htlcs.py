@@ -509,7 +509,7 @@ def test_an_absurd_feerate_costs_the_connection(feerate: int) -> None:
 
 
 def test_what_a_peer_pays_is_not_absurd_because_our_mempool_is_empty() -> None:
-    """Estimators differ most when blocks are not full: 25 satoshi per virtual byte of the peer's own money harm nobody."""
+    """Estimators differ most when blocks are not full; 25 satoshi per virtual byte of the peer's money harm nobody."""
     pair = open_pair()
     env = pair.b.env
     pair.b.env = replace(env, feerates=replace(env.feerates, maximum=FeeRatePerKw(253)))

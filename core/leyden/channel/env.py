@@ -77,7 +77,9 @@ class ChannelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What our commitments pay, instead of the estimate; 0: follow the estimate."""
     min_feerate: FeeRatePerKw = FeeRatePerKw(253)
     max_feerate_factor: int = 10
-    """A peer's feerate may be at most this multiple of our ``maximum`` estimate."""
+    """A feerate, of a peer or of ours, may be at most this multiple of our ``maximum`` estimate."""
+    tolerated_feerate: FeeRatePerKw = FeeRatePerKw(6_250)
+    """But up to this none is too high (25 sat per virtual byte): estimators differ most when mempools are empty."""
     fee_spike_multiple: int = 2
     close_fee_multiple: int = 2
     """Without simple close: the largest fee that we propose as a funder, a multiple of our target; some take it all."""
@@ -150,6 +152,12 @@ class Env(msgspec.Struct, frozen=True, kw_only=True):
         """What commitments of channels that we fund should pay."""
         wanted = self.policy.commitment_feerate or self.feerates.commitment(anchors)
         return FeeRatePerKw(max(wanted, self.policy.min_feerate))
+
+    @property
+    def highest_feerate(self) -> FeeRatePerKw:
+        """Above it a commitment's feerate is absurd."""
+        policy = self.policy
+        return FeeRatePerKw(max(self.feerates.maximum * policy.max_feerate_factor, policy.tolerated_feerate))
 
     def draw(self, label: bytes) -> bytes:
         """32 random bytes for one purpose of this step."""

@@ -169,7 +169,7 @@ def _check_params(params: OpenParams, anchors: bool, feerate: FeeRatePerKw, rese
         )
     if env.features.offers(Feature.OPTION_DUAL_FUND):
         raise ChannelError(ErrorCode.BAD_PARAMETERS, "the peer wants opening v2 (option_dual_fund)")
-    highest = env.feerates.maximum * policy.max_feerate_factor
+    highest = env.highest_feerate
     if not policy.min_feerate <= feerate <= highest:
         raise ChannelError(
             ErrorCode.BAD_FEERATE, "feerate out of bounds", offered=feerate, allowed=f"{policy.min_feerate}..{highest}"

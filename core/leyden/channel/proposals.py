@@ -247,7 +247,7 @@ def _anchors(message: OpenChannel) -> bool:
 def _check_feerate(message: OpenChannel, env: Env) -> None:
     feerate, anchors = message.feerate_per_kw, _anchors(message)
     lowest = max(env.policy.min_feerate, min(env.feerates.least_remote(anchors), env.feerates.commitment(anchors)))
-    highest = env.feerates.maximum * env.policy.max_feerate_factor
+    highest = env.highest_feerate
     require(lowest <= feerate <= highest, C_023, "absurd feerate", offered=feerate, allowed=f"{lowest}..{highest}")
 
 

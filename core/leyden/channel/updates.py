@@ -418,7 +418,7 @@ def on_update_fee(turn: Turn, command: UpdateFee) -> None:
         raise ChannelError(ErrorCode.NOT_FUNDER, "only the funder sets the feerate")
     _check_may_add(channel)
     policy = turn.env.policy
-    highest = FeeRatePerKw(turn.env.feerates.maximum * policy.max_feerate_factor)
+    highest = turn.env.highest_feerate
     if not policy.min_feerate <= feerate <= highest:
         raise ChannelError(
             ErrorCode.BAD_FEERATE, "feerate out of bounds", offered=feerate, allowed=f"{policy.min_feerate}..{highest}"
@@ -462,7 +462,7 @@ def on_update_fee_message(turn: Turn, message: UpdateFeeMessage) -> None:
     require(not channel.config.local_is_funder, C_090, "update_fee from the side that does not pay", offered=feerate)
     least = env.feerates.least_remote(has_anchors(channel))
     lowest = min(least, max(env.policy.min_feerate, next_feerate(channel, LOCAL)))
-    highest = env.feerates.maximum * env.policy.max_feerate_factor
+    highest = env.highest_feerate
     require(feerate >= lowest, C_090, "feerate too low", offered=feerate, allowed=lowest)
     require(feerate <= highest, C_090, "feerate too high", offered=feerate, allowed=highest)
     totals = channel.local_next
