@@ -10,6 +10,7 @@ import structlog
 import zmq
 import zmq.asyncio
 from leyden.crypto import sha256d
+from leyden.hooks.errors import PluginError
 from leyden.types import BlockHash
 from leyden_bitcoind.news import KEPT_BLOCKS, TOPICS, News
 
@@ -167,3 +168,15 @@ async def test_only_the_newest_blocks_are_kept(published: Published) -> None:
     assert news.child_of(BlockHash(bytes(32))) is None  # several claim to follow it
     assert [news.take(each) for each in hashes] == [None] * (7 - KEPT_BLOCKS) + blocks[7 - KEPT_BLOCKS :]
     assert news.take(hashes[-1]) is None
+
+
+@pytest.mark.parametrize("wrong", ["tcp://*:28332", "tcp://localhost", "ipc://"])
+async def test_an_address_that_nobody_can_connect_to_is_named(tmp_path: Path, wrong: str) -> None:
+    """As bitcoind binds to it, say. What was opened before it ends with it: the node's end waits for every socket."""
+    news = News([f"ipc://{tmp_path}/news", wrong])
+    for _ in range(2):  # it is started again
+        with pytest.raises(PluginError, match=r"zmq address .*connect") as caught:
+            news.open()
+        assert repr(wrong) in str(caught.value)
+        assert (news._context, news._sockets, news._listening) == (None, [], [])
+    news.close()
