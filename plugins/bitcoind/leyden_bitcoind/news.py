@@ -13,6 +13,7 @@ import zmq
 import zmq.asyncio
 from leyden.bitcoin import HEADER_LENGTH
 from leyden.crypto import sha256d
+from leyden.hooks.errors import PluginError
 from leyden.types import BlockHash
 
 log = structlog.get_logger("leyden.bitcoind")
@@ -54,18 +55,26 @@ class News:
         return self._addresses
 
     def open(self) -> None:
+        """``PluginError`` if an address is none that can be connected to; nothing is open then."""
         if not self._addresses or self._context is not None:
             return
         self._context = zmq.asyncio.Context()
         for address in self._addresses:
             socket = self._context.socket(zmq.SUB)
+            self._sockets.append(socket)  # first, for the context ends when all of them are closed, and waits for it
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
             for topic in TOPICS:
                 socket.subscribe(topic)
-            socket.connect(address)
-            self._sockets.append(socket)
+            try:
+                socket.connect(address)
+            except zmq.ZMQError as error:
+                self.close()
+                raise PluginError(
+                    f"bitcoind: zmq address {address!r} is none to connect to ({error.strerror}): "
+                    "it needs a host and a port, as tcp://127.0.0.1:28332"
+                ) from error
             self._listening.append(asyncio.ensure_future(self._listen(address, socket)))
 
     async def _listen(self, address: str, socket: zmq.asyncio.Socket) -> None:
