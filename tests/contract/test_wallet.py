@@ -254,6 +254,25 @@ async def test_a_replacement_that_nobody_made_leaves_the_change_where_it_was(ben
     assert change_of(bench.fund("next", (30_000, stranger(1)))) != change_of(sent)
 
 
+async def test_a_claim_holds_its_coins_again_when_nobody_made_its_replacement(bench: Bench) -> None:
+    bench.connect(payment(1, (100_000, bench.script()), (90_000, bench.script())))
+    sent = bench.fund("sent", (150_000, stranger(1)))
+    bench.broadcast(sent.tx)
+    for claim in ("raised", "late"):  # before and after the other in the order of rows
+        _, changes = bench.wallet.replace(claim, sent.tx.txid, FeeRatePerKw(4 * FEERATE), BlockHeight(1))
+        bench.keep(changes)
+        if claim == "late":
+            await bench.load()
+        bench.keep(bench.wallet.release(claim))
+        assert bench.wallet.claims() == ("sent",)
+        taken, other = (txin.prevout for txin in sent.tx.inputs)
+        bench.connect(transaction([taken], (50_000, stranger(2))))
+        assert [(coin.outpoint, coin.claim) for coin in bench.wallet.coins()] == [(other, "sent")]
+        bench.disconnect(1)
+    bench.keep(bench.wallet.release("sent"))
+    assert bench.wallet.claims() == ()
+
+
 def change_of(funded: FundedTransaction) -> bytes:
     assert funded.change_index is not None
     return funded.tx.outputs[funded.change_index].script

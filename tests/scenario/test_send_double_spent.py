@@ -16,7 +16,7 @@ from leyden.node import Node, Services, keyspace
 from leyden.node.opening import signed_transaction
 from leyden.node.txtracker import RETAINED_DEPTH
 from leyden.testing.simulation import Crash, Simulation
-from leyden.types import FeeRatePerKw, OutPoint, Sat, Txid
+from leyden.types import FeeRatePerKw, LeydenError, OutPoint, Sat, Txid
 
 from tests.scenario.conftest import World, until
 from tests.scenario.send_kit import broadcast_payment, forget_claim, sign_payment
@@ -171,6 +171,38 @@ async def test_a_payment_with_a_raised_fee_frees_its_coins_too(world: World) -> 
     assert scene.claims() == ()
 
 
+async def test_the_original_of_a_raised_payment_confirms(world: World) -> None:
+    """Its change is there for whoever wants it: nothing can come of the other one but by a reorg."""
+    scene = await Scene.begin(world)
+    txid = await scene.pay()
+    original, _ = world.chain.find_transaction(txid) or pytest.fail("it was not broadcast")
+    await scene.alice.bump(txid, FeeRatePerKw(5000))
+    scene.forget()
+    world.chain.mine_block([original])
+    await world.mine(0)
+    assert [(each.height, each.state) for each in scene.alice.coins() if each.value != THIRD] == [
+        (world.chain.height, CoinState.FREE)
+    ]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_payment_that_could_not_be_raised_holds_its_coins(world: World, restart: bool) -> None:
+    scene, signer = await slow_scene(world)
+    txid = await scene.pay()
+    held = scene.claims()
+    signer.refuses = True
+    with pytest.raises(LeydenError, match="not today"):
+        await scene.alice.bump(txid, FeeRatePerKw(5000))
+    assert scene.claims() == held
+    await scene.double_spend()
+    if restart:
+        await scene.restart()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+    await world.mine(RETAINED_DEPTH - 1)
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+    assert scene.claims() == ()
+
+
 async def test_a_claim_that_took_the_coin_over_is_kept(world: World) -> None:
     """Nobody's claim ends but that of the transaction that ended."""
     scene = await Scene.begin(world)
@@ -197,6 +229,7 @@ class SlowSigner:
 
     def __init__(self, signer: Any) -> None:
         self.unattended = True
+        self.refuses = False
         self.descriptors = signer.descriptors
         self._sign = signer.sign_psbt
         self.asked, self.may = asyncio.Event(), asyncio.Event()
@@ -205,6 +238,8 @@ class SlowSigner:
     async def sign_psbt(self, request: SignPsbt) -> bytes:
         self.asked.set()
         await self.may.wait()
+        if self.refuses:
+            raise LeydenError("not today")
         signed: bytes = await self._sign(request)
         return signed
 
