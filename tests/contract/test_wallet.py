@@ -266,7 +266,7 @@ async def test_a_claim_holds_its_coins_again_when_nobody_made_its_replacement(be
         bench.keep(bench.wallet.release(claim))
         assert bench.wallet.claims() == ("sent",)
         taken, other = (txin.prevout for txin in sent.tx.inputs)
-        bench.connect(transaction([taken], (50_000, stranger(2))))
+        bench.connect(transaction([taken], [(50_000, stranger(2))]))
         assert [(coin.outpoint, coin.claim) for coin in bench.wallet.coins()] == [(other, "sent")]
         bench.disconnect(1)
     bench.keep(bench.wallet.release("sent"))

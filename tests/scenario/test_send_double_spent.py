@@ -276,6 +276,7 @@ async def test_a_coin_that_is_taken_while_somebody_signs(world: World) -> None:
 async def test_a_payment_that_confirms_while_somebody_signs_its_replacement(world: World) -> None:
     scene, signer = await slow_scene(world)
     txid = await scene.pay()
+    held = scene.claims()
     signer.wait()
     bumping = asyncio.ensure_future(scene.alice.bump(txid, FeeRatePerKw(5000)))
     await signer.asked.wait()
@@ -285,7 +286,8 @@ async def test_a_payment_that_confirms_while_somebody_signs_its_replacement(worl
         await bumping
     (entry,) = scene.alice.transactions()
     assert (entry["txid"], entry["confirmed_height"]) == (txid[::-1].hex(), world.chain.height)
-    assert scene.claims() == ()
+    assert scene.claims() == held
+    assert {each.state for each in scene.alice.coins()} == {CoinState.FREE}
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------

@@ -336,7 +336,8 @@ class Wallet(Protocol):
     ) -> tuple[FundedTransaction, RecordChanges]:
         """The payments of an unconfirmed transaction of ours again, with more fee (BIP 125). ``CannotBump`` says why
         not: it is not ours alone, something builds on it, or it pays that feerate already. ``ReserveNeeded`` only if
-        it had to take further coins."""
+        it had to take further coins. Once the new claim is released, the claim of ``txid`` holds its coins as before.
+        """
         ...
 
     def accelerate(

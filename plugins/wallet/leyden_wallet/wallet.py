@@ -133,6 +133,7 @@ class OnchainWallet:
     def on_unconfirmed(self, tx: Transaction) -> RecordChanges:
         changes = Changes(self._prefix)
         self._note(tx, self._ledger.add_own(tx, self._can_spend), changes)
+        self._unguard()
         return changes.take()
 
     def abandon(self, txid: Txid) -> RecordChanges:
@@ -258,7 +259,7 @@ class OnchainWallet:
             raise InsufficientFunds(Sat(payment.amount + payment.fee(coins, change=False)), have)
         if len(selection.coins) > len(coins):
             self._check_left(selection, keep)
-        # While the signer thinks nobody must build on the old transaction.
+        # While the signer thinks nobody must build on the old transaction (``_unguard``).
         self._locks.update({coin.outpoint: claim_id for coin in old.coins})
         return self._claim(claim_id, outputs, selection, payment.change_script, locktime)
 
@@ -323,10 +324,11 @@ class OnchainWallet:
     def _claim(
         self, claim_id: str, outputs: Sequence[TxOut], selection: Selection, change_script: bytes, locktime: BlockHeight
     ) -> tuple[FundedTransaction, RecordChanges]:
-        """Lock the coins; the transaction that pays ``outputs`` with them. Older claims on them are dropped."""
+        """Lock the coins; the transaction that pays ``outputs`` with them.
+
+        The claim of what it replaces stays, and holds them when this one ends first: any of the two may confirm.
+        """
         changes = Changes(self._prefix)
-        for earlier in {self._locks.get(coin.outpoint, claim_id) for coin in selection.coins} - {claim_id}:
-            self._drop_claim(earlier, changes)
         if selection.change and change_script == self._destinations.peek(DestinationPurpose.CHANGE):
             self._destinations.next(DestinationPurpose.CHANGE, changes)
         claim = _make_claim(claim_id, outputs, selection, change_script, locktime)
@@ -388,7 +390,17 @@ class OnchainWallet:
         del self._claims[claim_id]
         for outpoint in [outpoint for outpoint, holder in self._locks.items() if holder == claim_id]:
             del self._locks[outpoint]
+        for other, claim in self._claims.items():
+            for coin in claim.coins:
+                self._locks.setdefault(coin.outpoint, other)
         changes.delete(CLAIM + claim_id.encode())
+
+    def _unguard(self) -> None:
+        """What a replaced transaction paid us cannot be spent while it is replaced, and can if a block has it after
+        all: then it is no affair of the claim of its replacement."""
+        held = {coin.outpoint for claim in self._claims.values() for coin in claim.coins}
+        for outpoint in [each for each in self._locks if each not in held and not self._ledger.stands(each.txid)]:
+            del self._locks[outpoint]
 
     def _choose(self, payment: Payment) -> Selection | None:
         """Confirmed coins if they suffice, then also unconfirmed ones that nobody else can take back."""
