@@ -273,6 +273,20 @@ async def test_a_claim_holds_its_coins_again_when_nobody_made_its_replacement(be
     assert bench.wallet.claims() == ()
 
 
+async def test_nobody_builds_on_what_is_about_to_be_replaced(bench: Bench) -> None:
+    """Whatever else leaves meanwhile; once it is replaced nothing is left to be held, and a block may still have it."""
+    bench.connect(payment(1, *[(100_000, bench.script()) for _ in range(2)]))
+    sent = bench.fund("sent", (30_000, stranger(1)))
+    bench.broadcast(sent.tx)
+    raised = bench.bump("raised", sent.tx.txid, 4 * FEERATE)
+    bench.broadcast(bench.fund("other", (60_000, stranger(2))).tx)
+    change = OutPoint(sent.tx.txid, sent.change_index or 0)
+    assert {coin.outpoint: coin.claim for coin in bench.wallet.coins()}[change] == "raised"
+    bench.broadcast(raised.tx)
+    bench.connect(sent.tx)
+    assert {coin.outpoint: coin.claim for coin in bench.wallet.coins()}[change] == ""
+
+
 def change_of(funded: FundedTransaction) -> bytes:
     assert funded.change_index is not None
     return funded.tx.outputs[funded.change_index].script

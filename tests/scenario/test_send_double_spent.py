@@ -144,6 +144,19 @@ async def test_a_reorg_before_that_brings_the_payment_back(world: World, restart
     assert balance.locked == 0
 
 
+async def test_a_payment_that_came_back_loses_its_coin_again(world: World) -> None:
+    scene = await Scene.begin(world)
+    await scene.pay()
+    await scene.double_spend()
+    world.chain.reorg(1, forget=True)
+    await scene.double_spend()
+    await scene.restart()
+    assert scene.states() == {OTHER: CoinState.LOCKED, THIRD: CoinState.FREE}
+    await world.mine(RETAINED_DEPTH - 1)
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+    assert scene.claims() == ()
+
+
 async def test_what_was_paid_with_its_change_ends_with_it(world: World) -> None:
     """And holds its coins as long: it may come back with what it builds on."""
     scene = await Scene.begin(world)

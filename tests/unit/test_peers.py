@@ -341,6 +341,24 @@ def test_a_start_forgets_who_was_disconnected(mined: Simulation) -> None:
     assert dials.hosts == ["example"]
 
 
+def test_a_failing_turn_dials_nobody_who_was_disconnected_before(mined: Simulation) -> None:
+    """Nor does a ``connect`` in that turn count, whose caller is told that it failed."""
+    node = mined.add_node("alice")
+    peer, dials = channel_peer(mined, node)
+    assert dials.disconnect(peer) is True
+    node.store.fail_next()
+    node.core.engine.post(lambda: change_a_row(node))
+    assert dials.during(5) == 0
+    node.store.fail_next()
+    node.core.engine.post(lambda: change_a_row(node))
+    dials.connect(peer)
+    dials.during(5)
+    peer.listen()
+    assert peer.closed
+    assert isinstance(dials.answers[-1], ConnectFailed)
+    assert dials.during(600) == 0
+
+
 def test_a_disconnect_whose_turn_fails_never_happened(mined: Simulation) -> None:
     node = mined.add_node("alice")
     peer, dials = channel_peer(mined, node)
