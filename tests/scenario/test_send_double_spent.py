@@ -286,6 +286,23 @@ async def test_a_coin_that_is_taken_while_somebody_signs(world: World) -> None:
     assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
 
 
+async def test_a_channels_coin_that_is_taken_while_somebody_signs(world: World) -> None:
+    """It would wait for its funding for ever: nothing of it is told to the peer, and the coins are free."""
+    scene, signer = await slow_scene(world)
+    bob = await world.start("bob")
+    await world.connect(scene.alice, bob)
+    signer.wait()
+    opening = asyncio.ensure_future(scene.alice.open_channel(bob.node_id, SENT))
+    await signer.asked.wait()
+    await scene.double_spend()
+    signer.may.set()
+    with pytest.raises(LeydenError, match="while it was signed for"):
+        await opening
+    assert (scene.alice.transactions(), scene.alice.channels()) == ([], [])
+    assert scene.claims() == ()
+    assert scene.states() == {OTHER: CoinState.FREE, THIRD: CoinState.FREE}
+
+
 async def test_a_payment_that_confirms_while_somebody_signs_its_replacement(world: World) -> None:
     scene, signer = await slow_scene(world)
     txid = await scene.pay()
