@@ -49,6 +49,7 @@ MAX_UNFUNDED_PER_PEER = 4
 MAX_UNFUNDED_PEERS = 50
 _ANY_FUNDING_SCRIPT = p2wsh(b"")
 """As long as every funding script."""
+COIN_GONE = "a coin of the funding transaction was spent, or its block taken back, while it was signed for"
 _UNCONFIRMED = frozenset({Lifecycle.AWAIT_CONFIRMATION, Lifecycle.FORCE_CLOSING})
 
 AskAccept = Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None]
@@ -402,7 +403,8 @@ class Opener:
                 self._journal.merge(self._wallet.release(delivery.claim_id))
             elif tx is None:
                 log.warning("funding_not_signed", reason=why_not)
-                self._channels.apply(actor, FailChannel(text="the on-chain signer refused the funding transaction"))
+                text = why_not if why_not == COIN_GONE else "the on-chain signer refused the funding transaction"
+                self._channels.apply(actor, FailChannel(text=text))  # the peer reads it: no more than it should know
             else:
                 vout = next(i for i, o in enumerate(tx.outputs) if o.script == delivery.script)
                 self._channels.apply(actor, ProvideFunding(tx=tx, vout=vout))
@@ -447,6 +449,7 @@ class Opener:
                 if answer is None:
                     raise OpenRefused(f"the on-chain signer refused the funding transaction: {error}")
                 tx = signed_transaction(funded, answer)
+                self._check_there(tx)
             except LeydenError as bad:
                 done(None, str(bad))
                 return
@@ -454,6 +457,13 @@ class Opener:
 
         request = SignPsbt(request_id=claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
         self._caller.call(self._onchain_signer, self._onchain_signer.sign_psbt(request), signed, "sign funding")
+
+    def _check_there(self, tx: Transaction) -> None:
+        """``OpenRefused`` if a coin was taken while the signer thought: the block with what excludes ``tx`` was told
+        before anybody looked for it, and the channel would wait for ever."""
+        known = {coin.outpoint for coin in self._wallet.coins()}
+        if any(txin.prevout not in known for txin in tx.inputs):
+            raise OpenRefused(COIN_GONE)
 
 
 def signed_transaction(funded: FundedTransaction, answer: bytes) -> Transaction:
