@@ -36,6 +36,7 @@ from leyden.types import (
     LeydenError,
     Msat,
     NodeId,
+    OutPoint,
     RuleViolation,
     Sat,
     clean_text,
@@ -49,7 +50,6 @@ MAX_UNFUNDED_PER_PEER = 4
 MAX_UNFUNDED_PEERS = 50
 _ANY_FUNDING_SCRIPT = p2wsh(b"")
 """As long as every funding script."""
-COIN_GONE = "a coin of the funding transaction was spent, or its block taken back, while it was signed for"
 _UNCONFIRMED = frozenset({Lifecycle.AWAIT_CONFIRMATION, Lifecycle.FORCE_CLOSING})
 
 AskAccept = Callable[[OpenRequest, Callable[[AcceptTerms | Refusal | None], None]], None]
@@ -266,9 +266,9 @@ class Opener:
             self._abandon(batch, f"funding failed: {error}")
             return
 
-        def signed(tx: Transaction | None, why_not: str) -> None:
+        def signed(tx: Transaction | None, why_not: LeydenError | None) -> None:
             if tx is None:
-                self._abandon(batch, why_not)
+                self._abandon(batch, str(why_not))
             else:
                 batch.provide(self._channels, tx)
 
@@ -398,13 +398,14 @@ class Opener:
             self._channels.apply(actor, FailChannel(text=f"funding failed: {error}"))
             return
 
-        def signed(tx: Transaction | None, why_not: str) -> None:
+        def signed(tx: Transaction | None, why_not: LeydenError | None) -> None:
             if self._channels.get(actor.channel.channel_id) is not actor:
                 self._journal.merge(self._wallet.release(delivery.claim_id))
             elif tx is None:
-                log.warning("funding_not_signed", reason=why_not)
-                text = why_not if why_not == COIN_GONE else "the on-chain signer refused the funding transaction"
-                self._channels.apply(actor, FailChannel(text=text))  # the peer reads it: no more than it should know
+                log.warning("funding_not_signed", reason=str(why_not))
+                told = "the on-chain signer refused the funding transaction"  # the peer reads it, and need not know why
+                text = str(why_not) if isinstance(why_not, _CoinTaken) else told
+                self._channels.apply(actor, FailChannel(text=text))
             else:
                 vout = next(i for i, o in enumerate(tx.outputs) if o.script == delivery.script)
                 self._channels.apply(actor, ProvideFunding(tx=tx, vout=vout))
@@ -440,7 +441,7 @@ class Opener:
         return msgspec.structs.replace(wish, feerate=feerate, max_fee=funded.fee)
 
     def _sign_funding(
-        self, claim_id: str, funded: FundedTransaction, done: Callable[[Transaction | None, str], None]
+        self, claim_id: str, funded: FundedTransaction, done: Callable[[Transaction | None, LeydenError | None], None]
     ) -> None:
         """``done`` with the final transaction, or with ``None`` and why there is none."""
 
@@ -449,21 +450,21 @@ class Opener:
                 if answer is None:
                     raise OpenRefused(f"the on-chain signer refused the funding transaction: {error}")
                 tx = signed_transaction(funded, answer)
-                self._check_there(tx)
+                if taken_coins(tx, self._wallet):
+                    raise _CoinTaken(
+                        "a coin of the funding transaction was spent, or its block taken back, while it was signed for"
+                    )
             except LeydenError as bad:
-                done(None, str(bad))
+                done(None, bad)
                 return
-            done(tx, "")
+            done(tx, None)
 
         request = SignPsbt(request_id=claim_id, psbt=funded.psbt, purpose=SpendPurpose.FUNDING)
         self._caller.call(self._onchain_signer, self._onchain_signer.sign_psbt(request), signed, "sign funding")
 
-    def _check_there(self, tx: Transaction) -> None:
-        """``OpenRefused`` if a coin was taken while the signer thought: the block with what excludes ``tx`` was told
-        before anybody looked for it, and the channel would wait for ever."""
-        known = {coin.outpoint for coin in self._wallet.coins()}
-        if any(txin.prevout not in known for txin in tx.inputs):
-            raise OpenRefused(COIN_GONE)
+
+class _CoinTaken(OpenRefused):
+    """While the on-chain signer thought."""
 
 
 def signed_transaction(funded: FundedTransaction, answer: bytes) -> Transaction:
@@ -472,3 +473,10 @@ def signed_transaction(funded: FundedTransaction, answer: bytes) -> Transaction:
     ``LeydenError`` if one is missing or wrong, or if the signer answered about another transaction.
     """
     return finalize_psbt(take_signatures(parse_psbt(funded.psbt), parse_psbt(answer)))
+
+
+def taken_coins(tx: Transaction, wallet: Wallet) -> list[OutPoint]:
+    """What ``tx`` spends and the wallet has no more, when the signer has answered. The block that took it was told
+    before anybody looked for what excludes ``tx``, which would wait for a block for ever."""
+    known = {coin.outpoint for coin in wallet.coins()}
+    return [txin.prevout for txin in tx.inputs if txin.prevout not in known]

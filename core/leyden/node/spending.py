@@ -11,7 +11,7 @@ from leyden.hooks.signing import SignPsbt, SpendPurpose
 from leyden.hooks.types import BroadcastKind, Destination, DestinationPurpose, FundedTransaction, RecordChanges
 from leyden.node.calls import Calls
 from leyden.node.core import NodeCore
-from leyden.node.opening import signed_transaction
+from leyden.node.opening import signed_transaction, taken_coins
 from leyden.types import BlockHeight, FeeRatePerKw, LeydenError, OutPoint, Sat, Txid
 
 _SIGNED_FOR = (
@@ -156,13 +156,9 @@ class Spender:
         return tx
 
     def _gone(self, tx: Transaction) -> OutPoint | None:
-        """A coin of ``tx`` that is not there any more. The block that took it was told before anybody looked for what
-        excludes ``tx``, which would wait for a block for ever."""
-        known = {coin.outpoint for coin in self._core.services.wallet.coins()}
-        for txin in tx.inputs:
-            if txin.prevout not in known and not self._core.tracker.may_spend(txin.prevout):
-                return txin.prevout
-        return None
+        """A coin of ``tx`` that a block has taken; what still waits for one may be replaced."""
+        taken = taken_coins(tx, self._core.services.wallet)
+        return next((coin for coin in taken if not self._core.tracker.may_spend(coin)), None)
 
 
 async def _unasked(_fee: Sat) -> None:
