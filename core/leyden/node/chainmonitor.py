@@ -5,6 +5,7 @@ verifiers are compared with what is followed (``leyden.node.chain_verify``).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -83,19 +84,7 @@ class ChainMonitor:
         self.health = ChainHealth(publish, host.wall_time, standing)
         self.health.on_change = lambda why: setattr(channels, "chain_trouble", why)
 
-        def runner(name: str, source: ChainSource) -> SourceRunner:
-            return SourceRunner(
-                name,
-                source,
-                follower=load_follower((), keyspace.CHAIN, network, BlockHeight(0)),
-                host=host,
-                caller=caller,
-                post=post,
-                after_commit=after_commit,
-                on_output=self._on_output,
-                on_warning=lambda _runner, text: self._warn(text),
-            )
-
+        runner = partial(self._runner, caller)
         self._sources = [runner(name, source) for name, source in sources]
         self._told = Told()
         known = {id(made.source): made for made in self._sources}  # one that stands by may verify as well
@@ -113,6 +102,19 @@ class ChainMonitor:
         """Blocks were connected on the way to the tip: what waits is broadcast again there."""
         self._stalled_since = 0.0
         self.on_synced: Callable[[], None] = lambda: None
+
+    def _runner(self, caller: Caller, name: str, source: ChainSource) -> SourceRunner:
+        return SourceRunner(
+            name,
+            source,
+            follower=load_follower((), keyspace.CHAIN, self._network, BlockHeight(0)),
+            host=self._host,
+            caller=caller,
+            post=self._post,
+            after_commit=self._after_commit,
+            on_output=self._on_output,
+            on_warning=lambda _runner, text: self._warn(text),
+        )
 
     # -- life --------------------------------------------------------------------------------------------------------
 
