@@ -1,8 +1,8 @@
 """For all tests: how Hypothesis searches.
 
 A busy machine lets anybody wait for a second now and then. That says nothing about the code, so no example has a
-deadline. ``--hypothesis-profile=repeatable`` takes the same examples each time, as a release is measured by; any other
-run searches on where none has been.
+deadline. With ``CI`` set, or with ``--hypothesis-profile=repeatable``, the same examples are taken each time, as a
+release is measured by; any other run searches on where none has been.
 """
 
 import os
