@@ -71,6 +71,10 @@ async def main(folder: Path, socket: Path, seed: str, delay_ms: float) -> None:
     await node.stop()
 
 
+def _is_answered(transaction: dict[str, str | int]) -> bool:
+    return any(transaction[said] for said in ("confirmed_height", "accepted_by", "refused"))
+
+
 async def answer(node: Node, command: str, arguments: list[Any]) -> Any:
     match command:
         case "info":
@@ -81,8 +85,8 @@ async def answer(node: Node, command: str, arguments: list[Any]) -> Any:
             await node.connect(NodeId(bytes.fromhex(node_id)), host, int(port))
         case "open":
             channel_id = await node.open_channel(NodeId(bytes.fromhex(arguments[0])), Sat(arguments[1]))
-            # Whoever mines next must find the funding transaction in the mempool; no event tells.
-            while node.core.tracker._asked:  # noqa: ASYNC110
+            # Whoever mines next must find the funding transaction in the mempool.
+            while any(not _is_answered(each) for each in node.transactions()):  # noqa: ASYNC110 (no event tells)
                 await asyncio.sleep(0.01)
             return channel_id.hex()
         case "usable":
