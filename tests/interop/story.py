@@ -81,13 +81,7 @@ class Story:
 
     async def until(self, reached: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
         """``reached`` may ask the peer; what it returned when it was true."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not (found := await asyncio.to_thread(reached)):
-                    await asyncio.sleep(0.05)
-                return found
-        except TimeoutError:
-            raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
+        return await self.until_we(lambda: asyncio.to_thread(reached), what, seconds)
 
     async def becomes(self, reached: Callable[[], object], seconds: float) -> bool:
         """Whether it was true in time."""
@@ -99,24 +93,25 @@ class Story:
         except TimeoutError:
             return False
 
-    async def until_we(self, asked: Callable[[], Awaitable[T]], what: str, seconds: float = PATIENCE) -> T:
+    async def until_we(
+        self, asked: Callable[[], Awaitable[T]], what: str, seconds: float = PATIENCE, *, pause: float = 0.05
+    ) -> T:
         """As ``until``, for what our node answers asynchronously."""
         try:
             async with asyncio.timeout(seconds):
                 while not (found := await asked()):
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(pause)
                 return found
         except TimeoutError:
             raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
 
     async def at_once(self, reached: Callable[[], object], what: str) -> None:
         """As ``until``, for what passes as fast as messages come and go: it is looked at in every turn of our loop."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not reached():
-                    await asyncio.sleep(0)
-        except TimeoutError:
-            raise AssertionError(f"it did not come to this: {what}\n{self.picture()}") from None
+
+        async def asked() -> object:
+            return reached()
+
+        await self.until_we(asked, what, pause=0)
 
     async def ended(self, paying: Sequence["asyncio.Future[T]"]) -> list[T]:
         """What our payments came to, once all have ended."""

@@ -17,6 +17,7 @@ from leyden.crypto import sha256, sha256d
 from leyden.types import OutPoint, Sat, Txid
 
 from tests.testbed.electrum_server import ElectrumServer
+from tests.testbed.socks import close_writer
 
 Lying = Callable[[str, list[Any], Any], Any]
 
@@ -83,7 +84,7 @@ class Liar:
         try:
             upstream = await asyncio.open_connection("127.0.0.1", self.server.port, limit=1 << 26)
         except (OSError, asyncio.CancelledError):  # the real server is away, or we hang up at this very moment
-            await _close(writer)
+            await close_writer(writer)
             return
         await self._pass_on(reader, writer, *upstream)
 
@@ -108,7 +109,7 @@ class Liar:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
             for end in (writer, up_writer):
-                await _close(end)
+                await close_writer(end)
 
     async def _answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[int, tuple[str, list[Any]]]
@@ -145,14 +146,6 @@ class Liar:
             if isinstance(part, Raw):
                 return part
         return json.dumps(message).encode() + b"\n"
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    try:
-        await writer.wait_closed()
-    except OSError:
-        pass
 
 
 async def _told(lie: Lying, method: str, params: list[Any], answer: Any) -> Any:

@@ -42,7 +42,7 @@ class SocksServer:
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
-            await _close(writer)
+            await close_writer(writer)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, count = await reader.readexactly(2)
@@ -80,10 +80,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     except OSError:
         pass
     finally:
-        await _close(writer)
+        await close_writer(writer)
 
 
-async def _close(writer: asyncio.StreamWriter) -> None:
+async def close_writer(writer: asyncio.StreamWriter) -> None:
     writer.close()
     try:
         await writer.wait_closed()
